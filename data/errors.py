@@ -125,7 +125,7 @@ class ScannerUnavailable(ScannerError):
 
 
 class ScannerBusy(ScannerError):
-    """429. `retry_after` is in seconds, None where Clair named no time (it never does by default)."""
+    """429. `retry_after` is in seconds, None where Clair named no time, as it does by default."""
 
     def __init__(self, message: str, retry_after: float | None = None) -> None:
         super().__init__(message)

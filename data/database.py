@@ -1,0 +1,224 @@
+"""The connection to Quay's database, and what differs between PostgreSQL, MySQL/MariaDB and SQLite.
+
+A thread takes a pooled connection with its first statement and gives it back with `connection()`.
+Driver errors are translated here, once: whatever says that the database is gone or gave up for now
+becomes `DatabaseUnavailable`; a deadlock or serialization failure is tried again by `transaction`
+before anybody hears of it.
+"""
+
+from __future__ import annotations
+
+import random
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from typing import Any, TypeVar
+from urllib.parse import unquote, urlsplit
+
+from peewee import (
+    Database,
+    DatabaseError,
+    InterfaceError,
+    Model,
+    ModelSelect,
+    MySQLDatabase,
+    OperationalError,
+    PostgresqlDatabase,
+    SqliteDatabase,
+)
+from playhouse.pool import PooledMySQLDatabase, PooledPostgresqlDatabase
+
+from data.errors import DatabaseUnavailable, SettingsError
+from data.models import ALL_MODELS, database_proxy
+
+T = TypeVar("T")
+M = TypeVar("M", bound=Model)
+
+CONNECTIONS_PER_PROCESS = 12
+IDLE_CONNECTION_SECONDS = 300
+# A statement that runs longer is stuck: the largest one, a sweep batch, takes well under 1 s.
+STATEMENT_TIMEOUT_SECONDS = 60
+TRANSACTION_TRIES = 6
+# Quay drops these two from DB_CONNECTION_ARGS itself; they are options of peewee 2.
+IGNORED_CONNECTION_ARGS = frozenset({"threadlocals", "autorollback"})
+# MySQL: 1205 lock wait time-out, 1213 deadlock. PostgreSQL: 40001 serialization, 40P01 deadlock,
+# 55P03 lock not available.
+CONFLICT_CODES = frozenset({1205, 1213, "40001", "40P01", "55P03"})
+
+
+class DatabaseConflict(DatabaseUnavailable):
+    """The engine gave up on a transaction (deadlock, serialization, lock wait): run it again."""
+
+
+class TranslatedErrors:
+    """Mixed into a peewee database: connects again after a loss, and translates driver errors."""
+
+    def execute_sql(self, sql: str, params: Any = None) -> Any:
+        database: Any = self
+        try:
+            return super().execute_sql(sql, params)  # type: ignore[misc]
+        except (OperationalError, InterfaceError) as error:
+            translated = translate(error)
+            if isinstance(translated, DatabaseConflict) or database.in_transaction():
+                raise translated from error
+            discard_connection(database)
+            if not sql.lstrip().upper().startswith("SELECT"):
+                raise translated from error
+        try:
+            return super().execute_sql(sql, params)  # type: ignore[misc]
+        except (OperationalError, InterfaceError) as error:
+            raise translate(error) from error
+
+    def connect(self, reuse_if_open: bool = False) -> Any:
+        try:
+            return super().connect(reuse_if_open=reuse_if_open)  # type: ignore[misc]
+        except DatabaseError as error:
+            raise translate(error) from error
+
+
+class PostgreSQL(TranslatedErrors, PooledPostgresqlDatabase):  # type: ignore[misc]
+    pass
+
+
+class MySQL(TranslatedErrors, PooledMySQLDatabase):  # type: ignore[misc]
+    pass
+
+
+class SQLite(TranslatedErrors, SqliteDatabase):
+    pass
+
+
+def translate(error: Exception) -> DatabaseUnavailable:
+    """`DatabaseConflict` for a lost race between transactions, else `DatabaseUnavailable`."""
+    cause: BaseException = error.__cause__ or error.args[0] if error.args else error
+    code = getattr(cause, "sqlstate", None) or next(iter(getattr(cause, "args", ())), None)
+    text = str(error).strip()
+    if code in CONFLICT_CODES or "database is locked" in text:
+        return DatabaseConflict(f"the database gave up on a transaction: {text}")
+    return DatabaseUnavailable(
+        f"the database can't be used: {text}. Check that it runs and that DB_URI is right"
+    )
+
+
+def discard_connection(database: Any) -> None:
+    """Closes this thread's connection for good, so that the next statement opens a new one."""
+    if hasattr(database, "manual_close"):
+        database.manual_close()
+    else:
+        database.close()
+
+
+def open_database(uri: str, connection_args: Mapping[str, Any] | None = None) -> Database:
+    """Binds the tables to the database at `uri` (Quay's DB_URI) and returns it, not yet connected.
+
+    Raises `SettingsError` for a scheme that Quay doesn't know.
+    """
+    arguments = {
+        k: v for k, v in (connection_args or {}).items() if k not in IGNORED_CONNECTION_ARGS
+    }
+    database = build_database(uri, arguments)
+    database_proxy.initialize(database)
+    return database
+
+
+def build_database(uri: str, arguments: dict[str, Any]) -> Database:
+    parts = urlsplit(uri)
+    engine = parts.scheme.partition("+")[0]
+    pool: dict[str, Any] = {
+        "max_connections": CONNECTIONS_PER_PROCESS,
+        "stale_timeout": IDLE_CONNECTION_SECONDS,
+        "timeout": 30,
+    }
+    if engine == "sqlite":
+        path = uri.partition(":///")[2] or ":memory:"
+        pragmas = {"journal_mode": "wal", "synchronous": "normal", "foreign_keys": 1}
+        return SQLite(path, pragmas=pragmas, timeout=30, **arguments)
+    server = server_arguments(uri)
+    if engine in {"postgresql", "postgres"}:
+        options = f"-c statement_timeout={STATEMENT_TIMEOUT_SECONDS * 1000}"
+        arguments["options"] = f"{options} {arguments.get('options', '')}".strip()
+        return PostgreSQL(  # type: ignore[no-untyped-call]
+            prefer_psycopg3=True, **pool, **{**server, **arguments}
+        )
+    if engine == "mysql":
+        # READ COMMITTED: a completion check must see what other workers committed meanwhile, and
+        # InnoDB's gap locks would make two claims of neighbouring manifests wait for each other.
+        arguments.setdefault(
+            "init_command", "SET SESSION TRANSACTION ISOLATION LEVEL READ COMMITTED"
+        )
+        arguments.setdefault("charset", "utf8mb4")
+        return MySQL(**pool, **{**server, **arguments})  # type: ignore[no-untyped-call]
+    raise SettingsError(
+        "DB_URI",
+        f"{parts.scheme or 'an empty scheme'} is no database of Quay's; "
+        "use postgresql://, mysql+pymysql:// or sqlite:///",
+    )
+
+
+def server_arguments(uri: str) -> dict[str, Any]:
+    parts = urlsplit(uri)
+    named = {
+        "host": parts.hostname,
+        "port": parts.port,
+        "user": unquote(parts.username) if parts.username else None,
+        "password": unquote(parts.password) if parts.password else None,
+    }
+    known = {name: value for name, value in named.items() if value is not None}
+    return {"database": unquote(parts.path.lstrip("/")), **known}
+
+
+def create_tables() -> None:
+    """Creates Quay's tables in an embedded database of our own; never called on a Quay's."""
+    database_proxy.create_tables(ALL_MODELS)
+
+
+@contextmanager
+def connection() -> Iterator[None]:
+    """Gives this thread's connection back to the pool at the end, whatever happens inside."""
+    try:
+        yield
+    finally:
+        if not database_proxy.is_closed():
+            database_proxy.close()
+
+
+def transaction(work: Callable[[], T]) -> T:
+    """Runs `work` in one transaction and returns its value.
+
+    A deadlock, a serialization failure or a lock wait that timed out is tried again with a growing
+    random wait, `TRANSACTION_TRIES` times in all, then raised as `DatabaseUnavailable`. `work` must
+    therefore do nothing but SQL.
+    """
+    for attempt in range(1, TRANSACTION_TRIES):
+        try:
+            with begin():
+                return work()
+        except DatabaseConflict:
+            time.sleep(random.uniform(0.005, 0.02) * 2**attempt)
+    with begin():
+        return work()
+
+
+def begin() -> Any:
+    database: Any = database_proxy.obj
+    if isinstance(database, SqliteDatabase):
+        # A deferred transaction that reads, then writes, fails at once when another wrote between.
+        return database.atomic("IMMEDIATE")
+    return database.atomic()
+
+
+def lock_rows(query: ModelSelect[M]) -> ModelSelect[M]:
+    """`query` with its rows locked until the transaction ends (SQLite locks the whole file)."""
+    return query if is_sqlite() else query.for_update()
+
+
+def is_sqlite() -> bool:
+    return isinstance(database_proxy.obj, SqliteDatabase)
+
+
+def is_mysql() -> bool:
+    return isinstance(database_proxy.obj, MySQLDatabase)
+
+
+def is_postgresql() -> bool:
+    return isinstance(database_proxy.obj, PostgresqlDatabase)

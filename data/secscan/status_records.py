@@ -1,0 +1,275 @@
+"""Reads and writes the status row as `data.secscan.status` decides, one transaction a step.
+
+Every write locks the row first. A row that isn't there can't be locked, so two inserts may meet:
+the unique index on manifest_id lets one through, and the other looks again.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, TypeVar
+
+from peewee import IntegrityError
+
+from data.database import lock_rows, transaction
+from data.errors import DatabaseUnavailable
+from data.models import Manifest, ManifestSecurityStatus, utcnow
+from data.secscan.status import (
+    INDEXER_VERSION,
+    OLDER_THAN_THE_EVIDENCE,
+    Claim,
+    ClaimDecision,
+    FinishDecision,
+    IndexStatus,
+    Reason,
+    StatusRow,
+    decide_claim,
+    decide_finish,
+    read_claim,
+    read_metadata,
+)
+
+T = TypeVar("T")
+
+# Two inserts that meet: one more look settles it. More only when a row comes and goes meanwhile.
+INSERT_TRIES = 5
+
+
+@dataclass(frozen=True, slots=True)
+class ClaimResult:
+    """What became of a claim, and the row that was there before (None: none)."""
+
+    decision: ClaimDecision
+    previous: StatusRow | None
+
+    @property
+    def reset(self) -> bool:
+        """Whether a decided row was deleted to make way for the claim."""
+        return (
+            self.decision is ClaimDecision.CLAIM
+            and self.previous is not None
+            and self.previous.status is not IndexStatus.IN_PROGRESS
+        )
+
+
+def reset_and_claim(
+    manifest_id: int, repository_id: int, reason: Reason, claim: Claim
+) -> ClaimResult:
+    """Deletes the row and inserts our claim, in one transaction, when `decide_claim` allows it."""
+
+    def reset_then_insert() -> ClaimResult:
+        row = load_row(manifest_id, lock=True)
+        decision = decide_claim(row, reason, claim.job, utcnow())
+        if decision is ClaimDecision.CLAIM:
+            delete_row(row)
+            insert_row(
+                manifest_id,
+                repository_id,
+                IndexStatus.IN_PROGRESS,
+                indexer_hash="in_progress",
+                metadata=claim_metadata(claim, row),
+            )
+        return ClaimResult(decision, row)
+
+    return write_once(manifest_id, reset_then_insert, ClaimResult(ClaimDecision.GONE, None))
+
+
+def record_success(
+    manifest_id: int, repository_id: int, claim: Claim, indexer_state: str
+) -> FinishDecision:
+    """Writes COMPLETED over our claim and over anything older than the evidence, and looks again.
+
+    Quay's worker writes its -2 without a look at what is there, so the row is read once more after
+    the commit and written again if a stale word came in between; later ones are the sweep's.
+    """
+
+    def write() -> FinishDecision:
+        row = load_row(manifest_id, lock=True)
+        decision = decide_finish(row, claim, utcnow(), success=True)
+        if decision is FinishDecision.WRITE:
+            delete_row(row)
+            insert_completed_row(manifest_id, repository_id, indexer_state)
+        return decision
+
+    decision = write_once(manifest_id, write, FinishDecision.GONE)
+    row = load_row(manifest_id) if decision is FinishDecision.WRITE else None
+    if row is not None and row.status in OLDER_THAN_THE_EVIDENCE:
+        decision = write_once(manifest_id, write, FinishDecision.GONE)
+    return decision
+
+
+def refresh_completed(manifest_id: int, indexer_state: str) -> FinishDecision:
+    """Brings a COMPLETED row up to date with `indexer_state`; leaves any other row alone."""
+    changed = (
+        ManifestSecurityStatus.update(
+            indexer_hash=indexer_state, last_indexed=utcnow(), error_json='""', metadata_json="{}"
+        )
+        .where(
+            (ManifestSecurityStatus.manifest_id == manifest_id)
+            & (ManifestSecurityStatus.index_status == IndexStatus.COMPLETED)
+        )
+        .execute()
+    )
+    return FinishDecision.WRITE if changed else FinishDecision.CLAIMED_ELSEWHERE
+
+
+def record_failure(
+    manifest_id: int, repository_id: int, claim: Claim, *, error: str, indexer_hash: str
+) -> tuple[FinishDecision, int]:
+    """Writes FAILED with the reason over our own claim only, and returns the retry count.
+
+    `retry_count` and `last_failed_hash` go into metadata_json in Quay's form.
+    """
+
+    def write() -> tuple[FinishDecision, int]:
+        row = load_row(manifest_id, lock=True)
+        decision = decide_finish(row, claim, utcnow(), success=False)
+        retry_count = (row.retry_count if row else 0) + 1
+        if decision is FinishDecision.WRITE:
+            delete_row(row)
+            insert_row(
+                manifest_id,
+                repository_id,
+                IndexStatus.FAILED,
+                indexer_hash=indexer_hash,
+                error=error,
+                metadata={"retry_count": retry_count, "last_failed_hash": indexer_hash},
+            )
+        return decision, retry_count
+
+    return write_once(manifest_id, write, (FinishDecision.GONE, 0))
+
+
+def record_layer_too_large(manifest_id: int, repository_id: int, claim: Claim) -> FinishDecision:
+    """Writes -3 over our own claim, as Quay does for a layer above its limit."""
+    return replace_claim(manifest_id, repository_id, claim, IndexStatus.MANIFEST_LAYER_TOO_LARGE)
+
+
+def record_unsupported(manifest_id: int, repository_id: int) -> None:
+    """Writes -2 where there is no row yet, as Quay does for what it can't scan."""
+
+    def write() -> None:
+        if load_row(manifest_id, lock=True) is None:
+            status = IndexStatus.MANIFEST_UNSUPPORTED
+            insert_row(manifest_id, repository_id, status, indexer_hash="none")
+
+    write_once(manifest_id, write, None)
+
+
+def release_claim(manifest_id: int, claim: Claim) -> None:
+    """Takes our claim back, so that anybody may index the manifest: it now has no row."""
+
+    def delete_own_claim() -> None:
+        row = load_row(manifest_id, lock=True)
+        if row is not None and row.claim == claim and row.status is IndexStatus.IN_PROGRESS:
+            delete_row(row)
+
+    transaction(delete_own_claim)
+
+
+def delete_unless_claimed(manifest_id: int, reason: Reason) -> bool:
+    """Deletes a row that `reason` may reset, for Quay's worker to index; True if it did."""
+
+    def delete() -> bool:
+        row = load_row(manifest_id, lock=True)
+        if row is None or row.status is IndexStatus.IN_PROGRESS:
+            return False
+        if decide_claim(row, reason, "", utcnow()) is not ClaimDecision.CLAIM:
+            return False
+        delete_row(row)
+        return True
+
+    return transaction(delete)
+
+
+def load_row(manifest_id: int, *, lock: bool = False) -> StatusRow | None:
+    """The row of the manifest; with `lock`, nobody else changes it until the transaction ends."""
+    query = ManifestSecurityStatus.select().where(ManifestSecurityStatus.manifest_id == manifest_id)
+    record = (lock_rows(query) if lock else query).first()
+    return None if record is None else read_row(record)
+
+
+def read_row(record: ManifestSecurityStatus) -> StatusRow:
+    metadata = read_metadata(record.metadata_json)
+    retry_count = metadata.get("retry_count")
+    last_failed_hash = metadata.get("last_failed_hash")
+    return StatusRow(
+        id=record.id,
+        status=IndexStatus(record.index_status),
+        last_indexed=record.last_indexed,
+        indexer_hash=record.indexer_hash,
+        error=record.error_json if record.error_json not in {"", '""', "{}"} else "",
+        claim=read_claim(metadata),
+        retry_count=retry_count if isinstance(retry_count, int) else 0,
+        last_failed_hash=last_failed_hash if isinstance(last_failed_hash, str) else None,
+    )
+
+
+def replace_claim(
+    manifest_id: int, repository_id: int, claim: Claim, status: IndexStatus
+) -> FinishDecision:
+    def write() -> FinishDecision:
+        row = load_row(manifest_id, lock=True)
+        decision = decide_finish(row, claim, utcnow(), success=False)
+        if decision is FinishDecision.WRITE:
+            delete_row(row)
+            insert_row(manifest_id, repository_id, status, indexer_hash="none")
+        return decision
+
+    return write_once(manifest_id, write, FinishDecision.GONE)
+
+
+def claim_metadata(claim: Claim, previous: StatusRow | None) -> dict[str, Any]:
+    """Keeps the retry count of a failure that is reset, so that retries end in the end."""
+    metadata: dict[str, Any] = {"rescan": {"job": claim.job, "attempt": claim.attempt}}
+    if previous is not None and previous.retry_count:
+        metadata["retry_count"] = previous.retry_count
+        metadata["last_failed_hash"] = previous.last_failed_hash
+    return metadata
+
+
+def insert_completed_row(manifest_id: int, repository_id: int, indexer_state: str) -> None:
+    status = IndexStatus.COMPLETED
+    insert_row(manifest_id, repository_id, status, indexer_hash=indexer_state)
+
+
+def insert_row(
+    manifest_id: int,
+    repository_id: int,
+    status: IndexStatus,
+    *,
+    indexer_hash: str,
+    error: str = "",
+    metadata: dict[str, Any] | None = None,
+) -> None:
+    ManifestSecurityStatus.insert(
+        manifest_id=manifest_id,
+        repository_id=repository_id,
+        index_status=status,
+        error_json=json.dumps(error),
+        last_indexed=utcnow(),
+        indexer_hash=indexer_hash[:128],
+        indexer_version=INDEXER_VERSION,
+        metadata_json=json.dumps(metadata or {}),
+    ).execute()
+
+
+def delete_row(row: StatusRow | None) -> None:
+    if row is not None:
+        ManifestSecurityStatus.delete().where(ManifestSecurityStatus.id == row.id).execute()
+
+
+def write_once(manifest_id: int, work: Callable[[], T], gone: T) -> T:
+    """`work` in a transaction; again when an insert met another one; `gone` without a manifest."""
+    for _ in range(INSERT_TRIES):
+        try:
+            return transaction(work)
+        except IntegrityError:
+            if not Manifest.select(Manifest.id).where(Manifest.id == manifest_id).exists():
+                return gone
+    raise DatabaseUnavailable(
+        f"the status row of manifest {manifest_id} was written by somebody else "
+        f"{INSERT_TRIES} times in a row; it is tried again later"
+    )
