@@ -21,6 +21,7 @@
     │   └── BlobTruncated            fewer bytes than announced
     └── ScannerError
         ├── ScannerUnavailable       no connection, a time-out, 5xx, or an answer that is no report
+        │   └── ScannerFetchFailed   500: Clair couldn't fetch a layer from where we said it is
         ├── ScannerBusy              429
         ├── ScannerDenied            401 or 403: our key is not Clair's
         └── ScannerRejectedManifest  400: Clair's word on the manifest itself
@@ -122,6 +123,10 @@ class ScannerError(DataError):
 
 class ScannerUnavailable(ScannerError):
     """No connection, a time-out, 5xx, or an answer that is no report."""
+
+
+class ScannerFetchFailed(ScannerUnavailable):
+    """500: Clair is well, but couldn't fetch a layer of this manifest from where we said it is."""
 
 
 class ScannerBusy(ScannerError):
