@@ -212,6 +212,11 @@ def lock_rows(query: ModelSelect[M]) -> ModelSelect[M]:
     return query if is_sqlite() else query.for_update()
 
 
+def fetch_rows(query: Any) -> list[tuple[Any, ...]]:
+    """The rows of a peewee query as plain tuples, all read."""
+    return list(query.tuples())
+
+
 def is_sqlite() -> bool:
     return isinstance(database_proxy.obj, SqliteDatabase)
 

@@ -56,7 +56,7 @@ class QuayModel(Model):
 class User(QuayModel):
     """A user or, with `organization`, an organisation; the namespace of repositories."""
 
-    id: AutoField[int] = AutoField()
+    id = AutoField()
     uuid = CharField(max_length=36, null=True, default=new_uuid)
     username = CharField(unique=True)
     email = CharField(default=new_uuid)
@@ -74,12 +74,12 @@ class User(QuayModel):
 
 
 class Visibility(QuayModel):
-    id: AutoField[int] = AutoField()
+    id = AutoField()
     name = CharField(unique=True)
 
 
 class RepositoryKind(QuayModel):
-    id: AutoField[int] = AutoField()
+    id = AutoField()
     name = CharField(unique=True)
 
     class Meta:
@@ -87,7 +87,7 @@ class RepositoryKind(QuayModel):
 
 
 class Repository(QuayModel):
-    id: AutoField[int] = AutoField()
+    id = AutoField()
     namespace_user_id = IntegerField(null=True, index=True, constraints=references("user"))
     name = CharField()
     visibility_id = IntegerField(index=True, constraints=references("visibility"))
@@ -104,7 +104,7 @@ class Repository(QuayModel):
 class ProxyCacheConfig(QuayModel):
     """Makes an organisation a proxy of `upstream_registry` (`host[:port][/namespace]`)."""
 
-    id: AutoField[int] = AutoField()
+    id = AutoField()
     organization_id = IntegerField(unique=True, constraints=references("user"))
     creation_date = DateTimeField(default=utcnow)
     upstream_registry = CharField(max_length=2048)
@@ -120,7 +120,7 @@ class ProxyCacheConfig(QuayModel):
 class MediaType(QuayModel):
     """Ids differ between installations, so media types are looked up by name."""
 
-    id: AutoField[int] = AutoField()
+    id = AutoField()
     name = CharField(unique=True)
 
     class Meta:
@@ -128,7 +128,7 @@ class MediaType(QuayModel):
 
 
 class Manifest(QuayModel):
-    id: AutoField[int] = AutoField()
+    id = AutoField()
     repository_id = IntegerField(index=True, constraints=references("repository"))
     digest = CharField(index=True)
     media_type_id = IntegerField(index=True, constraints=references("mediatype"))
@@ -147,7 +147,7 @@ class Manifest(QuayModel):
 class ManifestChild(QuayModel):
     """Links a manifest list to one of its children."""
 
-    id: AutoField[int] = AutoField()
+    id = AutoField()
     repository_id = IntegerField(index=True, constraints=references("repository"))
     manifest_id = IntegerField(index=True, constraints=references("manifest"))
     child_manifest_id = IntegerField(index=True, constraints=references("manifest"))
@@ -158,7 +158,7 @@ class ManifestChild(QuayModel):
 
 
 class TagKind(QuayModel):
-    id: AutoField[int] = AutoField()
+    id = AutoField()
     name = CharField(unique=True)
 
     class Meta:
@@ -168,7 +168,7 @@ class TagKind(QuayModel):
 class Tag(QuayModel):
     """A tag is alive while `lifetime_end_ms` is NULL or in the future (milliseconds since 1970)."""
 
-    id: AutoField[int] = AutoField()
+    id = AutoField()
     name = CharField()
     repository_id = IntegerField(index=True, constraints=references("repository"))
     manifest_id = IntegerField(null=True, index=True, constraints=references("manifest"))
@@ -187,7 +187,7 @@ class Tag(QuayModel):
 class ImageStorage(QuayModel):
     """A blob. Without an ImageStoragePlacement it is a placeholder; `uploading` says nothing."""
 
-    id: AutoField[int] = AutoField()
+    id = AutoField()
     uuid = CharField(unique=True, default=new_uuid)
     image_size = BigIntegerField(null=True)
     uncompressed_size = BigIntegerField(null=True)
@@ -200,7 +200,7 @@ class ImageStorage(QuayModel):
 
 
 class ImageStorageLocation(QuayModel):
-    id: AutoField[int] = AutoField()
+    id = AutoField()
     name = CharField(unique=True)
 
     class Meta:
@@ -210,7 +210,7 @@ class ImageStorageLocation(QuayModel):
 class ImageStoragePlacement(QuayModel):
     """Says that a location holds the bytes of a blob."""
 
-    id: AutoField[int] = AutoField()
+    id = AutoField()
     storage_id = IntegerField(index=True, constraints=references("imagestorage"))
     location_id = IntegerField(index=True, constraints=references("imagestoragelocation"))
 
@@ -222,7 +222,7 @@ class ImageStoragePlacement(QuayModel):
 class ManifestBlob(QuayModel):
     """Links a manifest to each of its blobs, the config among them."""
 
-    id: BigAutoField[int] = BigAutoField()
+    id = BigAutoField()
     repository_id = IntegerField(index=True, constraints=references("repository"))
     manifest_id = IntegerField(index=True, constraints=references("manifest"))
     blob_id = IntegerField(index=True, constraints=references("imagestorage"))
@@ -235,7 +235,7 @@ class ManifestBlob(QuayModel):
 class UploadedBlob(QuayModel):
     """Keeps Quay's garbage collector off a new blob until `expires_at`."""
 
-    id: BigAutoField[int] = BigAutoField()
+    id = BigAutoField()
     repository_id = IntegerField(index=True, constraints=references("repository"))
     blob_id = IntegerField(index=True, constraints=references("imagestorage"))
     uploaded_at = DateTimeField(default=utcnow)
@@ -248,7 +248,7 @@ class UploadedBlob(QuayModel):
 class ManifestSecurityStatus(QuayModel):
     """The status row of a manifest, at most one each; see `data.secscan.status`."""
 
-    id: AutoField[int] = AutoField()
+    id = AutoField()
     manifest_id = IntegerField(unique=True, constraints=references("manifest"))
     repository_id = IntegerField(index=True, constraints=references("repository"))
     index_status = IntegerField(index=True)
@@ -265,7 +265,7 @@ class ManifestSecurityStatus(QuayModel):
 class QueueItem(QuayModel):
     """An item of Quay's own work queue; `state_id` is new on every insert and update."""
 
-    id: AutoField[int] = AutoField()
+    id = AutoField()
     queue_name = CharField(max_length=1024, index=True)
     body = TextField()
     available_after = DateTimeField(default=utcnow)
@@ -285,7 +285,7 @@ class QueueItem(QuayModel):
 class RepositoryNotification(QuayModel):
     """A person's wish to be told of an event (`externalnotificationevent`) in a repository."""
 
-    id: AutoField[int] = AutoField()
+    id = AutoField()
     uuid = CharField(index=True, default=new_uuid)
     repository_id = IntegerField(index=True, constraints=references("repository"))
     event_id = IntegerField(index=True, constraints=references("externalnotificationevent"))
@@ -300,7 +300,7 @@ class RepositoryNotification(QuayModel):
 
 
 class ExternalNotificationEvent(QuayModel):
-    id: AutoField[int] = AutoField()
+    id = AutoField()
     name = CharField(unique=True)
 
     class Meta:

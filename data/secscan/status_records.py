@@ -258,7 +258,8 @@ def insert_row(
 
 def delete_row(row: StatusRow | None) -> None:
     if row is not None:
-        ManifestSecurityStatus.delete().where(ManifestSecurityStatus.id == row.id).execute()
+        delete = ManifestSecurityStatus.delete()  # type: ignore[misc]
+        delete.where(ManifestSecurityStatus.id == row.id).execute()
 
 
 def write_once(manifest_id: int, work: Callable[[], T], gone: T) -> T:
