@@ -12,7 +12,7 @@ from typing import Protocol
 
 from data.digests import parse_digest
 
-# Bytes that `read` hands out at a time, at most.
+# Bytes that `read` hands out at a time, about.
 READ_BYTES = 1024 * 1024
 
 
@@ -59,7 +59,10 @@ class BlobStore(Protocol):
         """
 
     def read(self, digest: str) -> Iterator[bytes]:
-        """The bytes in pieces of at most READ_BYTES. Raises BlobNotStored when there are none."""
+        """The bytes, in pieces of about READ_BYTES.
+
+        The first piece raises BlobNotStored when the blob isn't there.
+        """
 
     def presign(self, digest: str, expires_s: int) -> str | None:
         """A URL that anybody may GET without credentials for `expires_s` seconds.

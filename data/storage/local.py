@@ -58,14 +58,27 @@ class LocalStorage:
         except OSError as error:
             if error.errno in MISSING:
                 return None
-            raise self._unavailable("look for", digest, error) from error
+            raise self.unavailable("look for", digest, error) from error
         return status.st_size if stat.S_ISREG(status.st_mode) else None
 
     def open_write(self, digest: str) -> AbstractContextManager[BlobWriter]:
         return self._writing(digest, self._root / blob_path(digest))
 
     def read(self, digest: str) -> Iterator[bytes]:
-        path = self._root / blob_path(digest)
+        return self._reading(digest, self._root / blob_path(digest))
+
+    def presign(self, digest: str, expires_s: int) -> str | None:  # noqa: ARG002
+        blob_path(digest)
+        return None
+
+    def unavailable(self, doing: str, digest: str, error: OSError) -> StorageUnavailable:
+        """The error of the file system as an error of ours, with its mend."""
+        return StorageUnavailable(
+            f"location {self._location} can't {doing} {digest} below {self._root}: "
+            f"{error.strerror or error}; {mend(error)}"
+        )
+
+    def _reading(self, digest: str, path: Path) -> Iterator[bytes]:
         try:
             with path.open("rb") as file:
                 while chunk := file.read(READ_BYTES):
@@ -73,11 +86,7 @@ class LocalStorage:
         except OSError as error:
             if error.errno in MISSING:
                 raise BlobNotStored(f"{digest} is not in location {self._location}") from error
-            raise self._unavailable("read", digest, error) from error
-
-    def presign(self, digest: str, expires_s: int) -> str | None:  # noqa: ARG002
-        blob_path(digest)
-        return None
+            raise self.unavailable("read", digest, error) from error
 
     @contextmanager
     def _writing(self, digest: str, path: Path) -> Iterator[BlobWriter]:
@@ -88,18 +97,12 @@ class LocalStorage:
             remove_abandoned(uploads)
             file = upload.open("xb", buffering=0)
         except OSError as error:
-            raise self._unavailable("write", digest, error) from error
+            raise self.unavailable("write", digest, error) from error
         try:
             with file:
                 yield LocalBlobWriter(self, digest, file, upload, path)
         finally:
             upload.unlink(missing_ok=True)
-
-    def _unavailable(self, doing: str, digest: str, error: OSError) -> StorageUnavailable:
-        return StorageUnavailable(
-            f"location {self._location} can't {doing} {digest} below {self._root}: "
-            f"{error.strerror or error}; {mend(error)}"
-        )
 
 
 class LocalBlobWriter:
@@ -120,17 +123,18 @@ class LocalBlobWriter:
             while rest:
                 rest = rest[self._file.write(rest) :]
         except OSError as error:
-            raise self._store._unavailable("write", self._digest, error) from error
+            raise self._store.unavailable("write", self._digest, error) from error
 
     def commit(self) -> None:
         try:
             os.fchmod(self._file.fileno(), FILE_MODE)
             os.fsync(self._file.fileno())
+            self._file.close()
             make_directory(self._path.parent)
             self._upload.replace(self._path)
             sync_directory(self._path.parent)
         except OSError as error:
-            raise self._store._unavailable("write", self._digest, error) from error
+            raise self._store.unavailable("write", self._digest, error) from error
 
 
 def make_directory(path: Path) -> None:
