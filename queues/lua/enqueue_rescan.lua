@@ -1,0 +1,81 @@
+-- Enqueues one rescan job, at most one a manifest, and never loses a wake-up.
+--
+-- KEYS[1] rq:job:<id>            KEYS[2] rq:queues
+-- KEYS[3] rescan:<name>:again    manifests to look at once more, field <id> -> rank
+-- ARGV[1] job id  ARGV[2] lane to enqueue on  ARGV[3] main lane  ARGV[4] rank of the reason
+-- ARGV[5] "1": to the front  ARGV[6] now, unix seconds  ARGV[7..] fields of the job's hash
+--
+-- Returns 1 queued, 2 was waiting already, 3 is running: will be looked at once more.
+
+local id, lane, main, rank = ARGV[1], ARGV[2], ARGV[3], tonumber(ARGV[4])
+local front = ARGV[5] == "1"
+
+local function queue_key(name) return "rq:queue:" .. name end
+local function push(name)
+  redis.call(front and "LPUSH" or "RPUSH", queue_key(name), id)
+  redis.call("SADD", KEYS[2], queue_key(name))
+end
+
+local known = redis.call("HMGET", KEYS[1], "status", "origin", "rank")
+local status, origin = known[1], known[2] or lane
+local known_rank = tonumber(known[3]) or 0
+
+local function write_fields()
+  redis.call("HSET", KEYS[1], unpack(ARGV, 7))
+end
+
+-- A queued id may have been lost with its list. Looking for it costs the list's length, so beyond
+-- 10,000 it is taken at its word; the sweep asks again when the list is shorter.
+local function is_in_list()
+  for _, key in ipairs({queue_key(origin), queue_key(origin) .. ":intermediate"}) do
+    local length = redis.call("LLEN", key)
+    if length > 10000 or (length > 0 and redis.call("LPOS", key, id)) then return true end
+  end
+  return false
+end
+
+-- Every run of a job is in the registry of started jobs under <id>:<execution>.
+local function is_running()
+  if redis.call("LPOS", queue_key(origin) .. ":intermediate", id) then return true end
+  for _, entry in ipairs(redis.call("ZRANGE", "rq:wip:" .. origin, 0, -1)) do
+    if string.sub(entry, 1, #id + 1) == id .. ":" then return true end
+  end
+  return false
+end
+
+if status == "started" and is_running() then
+  local asked = tonumber(redis.call("HGET", KEYS[3], id) or -1)
+  if rank > asked then redis.call("HSET", KEYS[3], id, rank) end
+  return 3
+end
+
+local promoted = lane == main and origin ~= main
+if status == "queued" and is_in_list() then
+  if rank > known_rank or promoted then
+    if front and origin == lane then redis.call("LREM", queue_key(lane), 1, id) end
+    write_fields()
+    -- The id stays in the other lane's list; whoever pops it there sees whose it is, and drops it.
+    if front or promoted then push(lane) end
+  end
+  return 2
+end
+
+if status == "scheduled" and redis.call("ZSCORE", "rq:scheduled:" .. origin, id) then
+  if not (front or promoted) then return 2 end
+  redis.call("ZREM", "rq:scheduled:" .. origin, id)
+  if known_rank > rank then
+    redis.call("HSET", KEYS[1], "status", "queued", "origin", lane)
+    push(lane)
+    return 1
+  end
+end
+
+-- Whatever is left of an earlier job with this id has ended, and makes way.
+for _, registry in ipairs({"failed", "finished", "canceled", "deferred", "scheduled"}) do
+  redis.call("ZREM", "rq:" .. registry .. ":" .. origin, id)
+end
+redis.call("DEL", KEYS[1], "rq:results:" .. id)
+write_fields()
+push(lane)
+if rank >= tonumber(redis.call("HGET", KEYS[3], id) or -1) then redis.call("HDEL", KEYS[3], id) end
+return 1

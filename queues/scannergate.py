@@ -1,0 +1,200 @@
+"""The gate before the scanner: how many index requests, for which digest, and whether at all.
+
+Shared by all workers of all machines through Redis, by leases: a slot whose holder died is free
+again after LEASE_SECONDS. The circuit opens when the scanner is down or asks for a pause; while
+it is open workers leave their queue alone, and one of them at a time probes.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+import uuid
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+
+import structlog
+from redis import Redis
+from redis.exceptions import RedisError
+
+from data.errors import ScannerBusy, ScannerError, ScannerUnavailable
+from data.secscan.status import Reason
+from queues.errors import BudgetSpent, CircuitOpen, DigestBusy, NoSlotFree
+from queues.rescanqueue import read_script
+
+log = structlog.get_logger()
+
+LEASE_SECONDS = 15
+RENEWAL_SECONDS = 4
+# How long a worker waits for a slot with its job in hand before it lets go of the job.
+SLOT_WAIT_SECONDS = 2.0
+SLOT_LOOK_SECONDS = 0.02
+# The scanner is asked for a sign of life this often while it is down, by one worker at a time.
+PROBE_SECONDS = 2
+# How long a pause lasts when the scanner says 429 and names no time.
+BUSY_PAUSE_SECONDS = 2.0
+LONGEST_PAUSE_SECONDS = 60.0
+
+ENTERED, CIRCUIT_OPEN, DIGEST_BUSY, NO_SLOT, BUDGET_SPENT = range(5)
+
+
+@dataclass(slots=True, kw_only=True)
+class RedisScannerGate:
+    """`data.secscan.indexer.ScannerGate` on Redis. `limit` is RESCAN_MAX_CONCURRENT_INDEXES."""
+
+    connection: Redis
+    name: str  # of the main lane
+    limit: int
+    indexes_per_day: int
+    backfill: bool = False
+    leases: dict[str, str] = field(default_factory=dict)  # lease -> digest
+    renewal: threading.Thread | None = None
+
+    @contextmanager
+    def enter(self, digest: str, reason: Reason) -> Iterator[None]:
+        """Holds a slot for the block, and learns from how the block ends.
+
+        Raises `CircuitOpen`, `DigestBusy`, `BudgetSpent` or, after SLOT_WAIT_SECONDS, `NoSlotFree`.
+        """
+        lease = uuid.uuid4().hex
+        self.take_slot(lease, digest, reason)
+        self.leases[lease] = digest
+        self.start_renewal()
+        try:
+            yield
+        except ScannerBusy as error:
+            self.give_back_budget(digest)
+            self.open_circuit(error.retry_after or BUSY_PAUSE_SECONDS, probe=False)
+            raise
+        except ScannerUnavailable:
+            self.give_back_budget(digest)
+            self.open_circuit(LONGEST_PAUSE_SECONDS, probe=True)
+            raise
+        finally:
+            self.leases.pop(lease, None)
+            self.release(lease, digest)
+
+    def take_slot(self, lease: str, digest: str, reason: Reason) -> None:
+        deadline = time.monotonic() + SLOT_WAIT_SECONDS
+        answer = self.try_to_enter(lease, digest, reason)
+        while answer == NO_SLOT and time.monotonic() < deadline:
+            time.sleep(SLOT_LOOK_SECONDS)
+            answer = self.try_to_enter(lease, digest, reason)
+        if answer == CIRCUIT_OPEN:
+            raise CircuitOpen("the scanner is down or asked for a pause", retry_in=1.0)
+        if answer == DIGEST_BUSY:
+            raise DigestBusy(f"{digest} is being indexed for another repository", retry_in=1.0)
+        if answer == NO_SLOT:
+            raise NoSlotFree(f"all {self.limit} slots of the scanner are taken", retry_in=1.0)
+        if answer == BUDGET_SPENT:
+            raise BudgetSpent(
+                f"{digest} was indexed {self.indexes_per_day} times in 24 hours; "
+                "RESCAN_MAX_INDEXES_PER_DAY allows no more, --force does",
+                retry_in=3600.0,
+            )
+
+    def try_to_enter(self, lease: str, digest: str, reason: Reason) -> int:
+        script = self.connection.register_script(read_script("enter_scanner"))
+        budget = 0 if reason is Reason.FORCED else self.indexes_per_day
+        answer = script(
+            keys=[
+                self.slots_key,
+                self.backfill_key,
+                self.digests_key,
+                self.circuit_key,
+                self.budget_key(digest),
+            ],
+            args=[lease, digest, LEASE_SECONDS * 1000, self.limit, int(self.backfill), budget],
+        )
+        return int(answer)
+
+    def release(self, lease: str, digest: str) -> None:
+        try:
+            if self.connection.zrem(self.slots_key, lease):
+                self.connection.zrem(self.digests_key, digest)
+            if self.backfill:
+                self.connection.zrem(self.backfill_key, lease)
+        except RedisError as error:
+            # The lease ends by itself; the result of the index call matters more.
+            log.warning("slot not released", error=str(error), free_in_seconds=LEASE_SECONDS)
+
+    def start_renewal(self) -> None:
+        if self.renewal is None or not self.renewal.is_alive():
+            self.renewal = threading.Thread(target=self.renew_leases, daemon=True)
+            self.renewal.start()
+
+    def renew_leases(self) -> None:
+        """Runs in a daemon thread of its own, from the first slot to the end of the process."""
+        while True:
+            time.sleep(RENEWAL_SECONDS)
+            try:
+                self.renew(dict(self.leases))
+            except RedisError as error:
+                log.warning("slot not renewed", error=str(error))
+
+    def renew(self, leases: dict[str, str]) -> None:
+        if not leases:
+            return
+        seconds, microseconds = self.connection.time()
+        expiry = seconds * 1000 + microseconds // 1000 + LEASE_SECONDS * 1000
+        with self.connection.pipeline(transaction=False) as pipeline:
+            for lease, digest in leases.items():
+                pipeline.zadd(self.slots_key, {lease: expiry}, xx=True)
+                pipeline.zadd(self.backfill_key, {lease: expiry}, xx=True)
+                pipeline.zadd(self.digests_key, {digest: expiry}, xx=True)
+            pipeline.execute()
+
+    def give_back_budget(self, digest: str) -> None:
+        """A request that the scanner never worked on is none of the day's."""
+        self.connection.decr(self.budget_key(digest))
+
+    def open_circuit(self, seconds: float, *, probe: bool) -> None:
+        pause = int(min(max(seconds, 0.1), LONGEST_PAUSE_SECONDS) * 1000)
+        self.connection.set(self.circuit_key, "down" if probe else "busy", px=pause)
+        log.warning("circuit open", scanner="down" if probe else "busy", seconds=pause / 1000)
+
+    def may_work(self, probe: Callable[[], object]) -> bool:
+        """Whether jobs may be taken now. While the scanner is down, this is who finds out.
+
+        `probe` asks the scanner for a sign of life and raises a `ScannerError` if there is none.
+        """
+        state = self.connection.get(self.circuit_key)
+        if state is None:
+            return True
+        if state == b"busy" or not self.connection.set(
+            self.probe_key, "1", nx=True, px=PROBE_SECONDS * 1000
+        ):
+            return False
+        try:
+            probe()
+        except ScannerError as error:
+            self.open_circuit(LONGEST_PAUSE_SECONDS, probe=True)
+            log.info("scanner still down", error=str(error))
+            return False
+        self.connection.delete(self.circuit_key)
+        log.info("circuit closed")
+        return True
+
+    def budget_key(self, digest: str) -> str:
+        return f"rescan:{self.name}:indexes:{digest}"
+
+    @property
+    def slots_key(self) -> str:
+        return f"rescan:{self.name}:slots"
+
+    @property
+    def backfill_key(self) -> str:
+        return f"rescan:{self.name}:slots:backfill"
+
+    @property
+    def digests_key(self) -> str:
+        return f"rescan:{self.name}:digests"
+
+    @property
+    def circuit_key(self) -> str:
+        return f"rescan:{self.name}:circuit"
+
+    @property
+    def probe_key(self) -> str:
+        return f"rescan:{self.name}:probe"
