@@ -31,6 +31,9 @@ PARTS_AT_ONCE = 2
 # What obstore raises: its own tree; OSError from readers, writers and for a missing object;
 # ValueError for a path or URL it can't work with.
 OBSTORE_ERRORS = (BaseError, OSError, ValueError)
+STATUS = re.compile(r"status code: (\d{3}) ?([A-Za-z -]*)")
+# Azure's word for: another writer committed this blob meanwhile, and our parts went with that.
+PARTS_GONE = "InvalidBlockList"
 
 
 class CloudStorage:
@@ -135,10 +138,11 @@ class CloudBlobWriter:
         self._upload = upload
         self._ended = False
         self._failed = False
+        self._written = 0
 
     def write(self, chunk: bytes) -> None:
         try:
-            self._upload.write(chunk)
+            self._written += self._upload.write(chunk)
         except OBSTORE_ERRORS as error:
             self._failed = True
             raise self._store.unavailable("write", self._digest, error) from None
@@ -151,6 +155,8 @@ class CloudBlobWriter:
         try:
             self._upload.close()
         except OBSTORE_ERRORS as error:
+            if PARTS_GONE in str(error) and self._store.size(self._digest) == self._written:
+                return
             raise self._store.unavailable("write", self._digest, error) from None
 
     def abandon(self) -> None:
@@ -166,20 +172,26 @@ class CloudBlobWriter:
 
 
 def cause(error: Exception) -> str:
-    """What obstore says happened: one line without bodies, queries or headers, which hold secrets.
+    """What obstore says happened, in one line without bodies, queries or headers.
 
-    An S3 error body repeats the string that was signed; an Azure URL carries the SAS token.
+    Those hold secrets: an S3 error body repeats the string that was signed, an Azure URL carries
+    the SAS token.
     """
     text = str(error)
-    line = re.sub(r"(https?://[^\s?]*)\?\S*", r"\1", text.split("\n", 1)[0].split("<", 1)[0])
     code = re.search(r"<Code>(\w{1,64})</Code>", text)
-    return line.strip(" :-") + (f" ({code[1]})" if code else "")
+    status = STATUS.search(text)
+    if status:
+        said = f"it answered {status[1]} {status[2]}".rstrip()
+    else:
+        line = re.sub(r"(https?://[^\s?]*)\?\S*", r"\1", text.split("\n", 1)[0].split("<", 1)[0])
+        said = re.sub(r"Error performing \w+ \S+ in .* - ", "", line).strip(" :-")
+    return said + (f" ({code[1]})" if code else "")
 
 
 def mend(error: Exception) -> str:
     """What a person can do about it."""
-    status = re.search(r"status code: (\d{3})", str(error))
-    if status and status[1] in {"401", "403"}:
+    status = STATUS.search(str(error))
+    if (status and status[1] in {"401", "403"}) or "credential" in str(error):
         return "check the keys, their rights to read and write there, and this machine's clock"
     if status and status[1] in {"301", "307", "400"}:
         return "check that the region and the endpoint are those of the bucket"

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Mapping
-from datetime import timedelta
+from datetime import UTC, timedelta
 from types import MappingProxyType
 from typing import TYPE_CHECKING, TypeVar
 from urllib.parse import urlsplit
@@ -38,6 +38,7 @@ if TYPE_CHECKING:
         ClientConfig,
         RetryConfig,
         S3Config,
+        S3Credential,
         S3CredentialProvider,
     )
 
@@ -229,7 +230,8 @@ def keys(access_key: SecretStr | None, secret_key: SecretStr | None) -> S3Config
 def assumed_role(
     role: str, access_key: SecretStr, secret_key: SecretStr, region: str
 ) -> S3CredentialProvider:
-    # Imported here: half a second of start-up that only this engine needs.
+    """Credentials of a role, assumed anew whenever they are about to expire."""
+    # Imported here: it costs start-up time that only this engine needs.
     import boto3  # type: ignore[import-untyped]
     from obstore.auth.boto3 import StsCredentialProvider
 
@@ -238,7 +240,16 @@ def assumed_role(
         aws_secret_access_key=secret_key.get_secret_value(),
         region_name=region,
     )
-    return StsCredentialProvider(session, RoleArn=role, RoleSessionName=ROLE_SESSION_NAME)
+    assume = StsCredentialProvider(session, RoleArn=role, RoleSessionName=ROLE_SESSION_NAME)
+
+    def credentials() -> S3Credential:
+        credential = assume()
+        if credential["expires_at"] is not None:
+            # boto3 tells the time in dateutil's UTC, which obstore 0.12 refuses.
+            credential["expires_at"] = credential["expires_at"].astimezone(UTC)
+        return credential
+
+    return credentials
 
 
 def client_options(endpoint: str) -> ClientConfig:
