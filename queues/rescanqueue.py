@@ -60,6 +60,7 @@ class Enqueued(Enum):
     QUEUED = 1  # a new job
     WAITING = 2  # the manifest's job is queued or scheduled already
     RUNNING = 3  # its job runs now; it will be looked at once more afterwards
+    LEFT_ALONE = 4  # the sweep asked, and its job failed less than an hour ago
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -5,7 +5,8 @@
 -- ARGV[1] job id  ARGV[2] lane to enqueue on  ARGV[3] main lane  ARGV[4] rank of the reason
 -- ARGV[5] "1": to the front  ARGV[6] now, unix seconds  ARGV[7..] fields of the job's hash
 --
--- Returns 1 queued, 2 was waiting already, 3 is running: will be looked at once more.
+-- Returns 1 queued, 2 was waiting already, 3 is running: will be looked at once more, 4 failed a
+-- short while ago: left alone.
 
 local id, lane, main, rank = ARGV[1], ARGV[2], ARGV[3], tonumber(ARGV[4])
 local front = ARGV[5] == "1"
@@ -68,6 +69,15 @@ if status == "scheduled" and redis.call("ZSCORE", "rq:scheduled:" .. origin, id)
     push(lane)
     return 1
   end
+end
+
+-- The sweep comes by every minute: it leaves poison to a person, and another failure for an hour.
+if status == "failed" and rank == 0 then
+  local forgotten_at = redis.call("ZSCORE", "rq:failed:" .. origin, id)
+  local fields = redis.call("HMGET", KEYS[1], "deaths", "failure_ttl")
+  local failed_at = forgotten_at and tonumber(forgotten_at) - (tonumber(fields[2]) or 0)
+  local poison = tonumber(fields[1] or 0) >= 3
+  if poison or (failed_at and failed_at > tonumber(ARGV[6]) - 3600) then return 4 end
 end
 
 -- Whatever is left of an earlier job with this id has ended, and makes way.

@@ -1,0 +1,65 @@
+"""The work item of a proxied blob, as Quay's proxy model writes it and its blob worker reads it."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from typing import Any
+
+from data.digests import parse_digest
+
+from data.errors import DataError
+from queues.errors import InvalidWork
+from queues.workqueue import WorkItem, WorkQueue
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class BlobWork:
+    """One blob to place, on behalf of one repository."""
+
+    digest: str
+    repository_id: int
+    namespace: str
+    username: str | None = None
+
+    def path(self) -> tuple[str, str, str]:
+        return (self.namespace, str(self.repository_id), self.digest)
+
+    def body(self) -> dict[str, Any]:
+        return {
+            "digest": self.digest,
+            "repo_id": self.repository_id,
+            "username": self.username,
+            "namespace": self.namespace,
+        }
+
+
+def read_blob_work(item: WorkItem) -> BlobWork:
+    """What the item asks for. Raises `InvalidWork` naming what is wrong with it."""
+    try:
+        body = json.loads(item.body)
+    except (ValueError, RecursionError) as error:
+        raise InvalidWork(f"queue item {item.id}: its body is no JSON ({error})") from error
+    match body:
+        case {"digest": str(digest), "repo_id": int(repository_id), "namespace": str(namespace)}:
+            pass
+        case _:
+            raise InvalidWork(f"queue item {item.id}: it lacks a digest, repo_id or namespace")
+    if isinstance(repository_id, bool):
+        raise InvalidWork(f"queue item {item.id}: repo_id is no number")
+    username = body.get("username")
+    try:
+        parse_digest(digest)
+    except DataError as error:
+        raise InvalidWork(f"queue item {item.id}: {error}") from error
+    return BlobWork(
+        digest=digest,
+        repository_id=repository_id,
+        namespace=namespace,
+        username=username if isinstance(username, str) else None,
+    )
+
+
+def put_blob_work(queue: WorkQueue, work: BlobWork, *, available_after: float) -> None:
+    """Asks whichever blob worker comes first, Quay's or ours, to place the blob."""
+    queue.put(work.path(), work.body(), available_after=available_after)

@@ -1,0 +1,144 @@
+"""The life of a worker process: start, idle reasons, stop, end.
+
+A worker is started as Quay starts its own (`python -m workers.<type> --config PATH`), runs until
+SIGTERM or SIGINT, finishes or hands back what it has in hand, and exits 0. With `--burst` it ends
+when there is nothing left to do. A wrong configuration is exit 2 and one sentence.
+"""
+
+from __future__ import annotations
+
+import argparse
+import signal
+import sys
+import threading
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from types import FrameType
+
+import structlog
+
+from data.errors import SettingsError
+from data.settings import RegistryState, Settings, WorkerType, read_settings
+from workers.logs import configure_logs
+
+log = structlog.get_logger()
+
+EXIT_DONE = 0
+EXIT_WRONG_USE = 2
+
+
+@dataclass(slots=True)
+class Stop:
+    """Set once, by the first SIGTERM or SIGINT; what waits for it wakes at once."""
+
+    event: threading.Event = field(default_factory=threading.Event)
+
+    def request(self, signum: int, frame: FrameType | None) -> None:
+        del signum, frame
+        self.event.set()
+
+    def listen(self) -> None:
+        """Makes the signals ask for a stop; to be called in the main thread."""
+        signal.signal(signal.SIGTERM, self.request)
+        signal.signal(signal.SIGINT, self.request)
+
+    @property
+    def requested(self) -> bool:
+        return self.event.is_set()
+
+    def wait(self, seconds: float | None = None) -> bool:
+        """Waits so long, or until a stop is asked for; True when it was."""
+        return self.event.wait(seconds)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Process:
+    """What every worker knows of itself."""
+
+    worker: WorkerType
+    settings: Settings
+    config: Path | None
+    burst: bool
+    stop: Stop
+
+
+def parse_arguments(program: str, description: str, argv: Sequence[str]) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(prog=f"python -m {program}", description=description)
+    parser.add_argument("--config", type=Path, help="Quay's config.yaml (default: Quay's own)")
+    parser.add_argument("--burst", action="store_true", help="end when there is nothing left to do")
+    return parser.parse_args(argv)
+
+
+def run_worker(
+    worker: WorkerType,
+    description: str,
+    work: Callable[[Process], None],
+    argv: Sequence[str] | None = None,
+) -> int:
+    """Runs `work` for the life of the process and returns its exit code.
+
+    While there is a reason to idle, it is logged once and `work` isn't called.
+    """
+    program = f"workers.{MODULES[worker]}"
+    arguments = parse_arguments(program, description, sys.argv[1:] if argv is None else argv)
+    configure_logs()
+    stop = Stop()
+    stop.listen()
+    try:
+        settings = read_settings(arguments.config)
+        process = Process(
+            worker=worker,
+            settings=settings,
+            config=arguments.config,
+            burst=arguments.burst,
+            stop=stop,
+        )
+        reason = idle_reason(settings, worker)
+        if reason is None:
+            work(process)
+        else:
+            idle(process, reason)
+    except SettingsError as error:
+        print(f"{program}: {error}", file=sys.stderr)
+        return EXIT_WRONG_USE
+    log.info("worker ended", worker=worker.value)
+    return EXIT_DONE
+
+
+MODULES = {
+    WorkerType.BLOB: "proxycacheblobworker",
+    WorkerType.RESCAN: "rescanworker",
+    WorkerType.SECURITY: "securityworker",
+    WorkerType.SWEEP: "sweepworker",
+    WorkerType.OPS: "opsserver",
+}
+
+
+def idle(process: Process, reason: str) -> None:
+    """Says why, once, and does nothing until it is stopped, as Quay's workers do."""
+    log.warning("worker idles", worker=process.worker.value, reason=reason)
+    if not process.burst:
+        process.stop.wait()
+
+
+def idle_reason(settings: Settings, worker: WorkerType) -> str | None:
+    """Why this worker may not work with these settings, in the words of config.yaml."""
+    features = settings.features
+    if features.account_recovery_mode:
+        return "ACCOUNT_RECOVERY_MODE is true"
+    if features.registry_state is RegistryState.READONLY:
+        return "REGISTRY_STATE is readonly"
+    if not features.setup_complete:
+        return "SETUP_COMPLETE is not true"
+    if worker is WorkerType.BLOB:
+        if not features.proxy_cache:
+            return "FEATURE_PROXY_CACHE is not true"
+        if not features.proxy_cache_blob_download:
+            return "FEATURE_PROXY_CACHE_BLOB_DOWNLOAD is false"
+    elif worker is not WorkerType.OPS:
+        if not features.security_scanner:
+            return "FEATURE_SECURITY_SCANNER is not true"
+        if settings.scanner.endpoint is None:
+            return "SECURITY_SCANNER_V4_ENDPOINT is not set"
+    return None
