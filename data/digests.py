@@ -1,0 +1,22 @@
+"""The one form of digest that a registry of ours handles: `sha256:` and 64 hex digits.
+
+Whatever else claims to be a digest is refused before it is part of a path, a URL or a query.
+"""
+
+from __future__ import annotations
+
+import re
+
+from data.errors import ManifestError
+
+DIGEST = re.compile(r"sha256:[0-9a-f]{64}", re.ASCII)
+
+
+def parse_digest(text: object) -> str:
+    """`text` itself, when it is a digest (OCI image spec, "Digests"; lower case as written there).
+
+    Raises `ManifestError` for anything else, such as `sha256:../../x`.
+    """
+    if isinstance(text, str) and DIGEST.fullmatch(text):
+        return text
+    raise ManifestError(f"{str(text)[:80]!r} is no digest; one is sha256: and 64 hex digits")
