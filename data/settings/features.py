@@ -31,9 +31,6 @@ class FeatureSettings(SettingsGroup):
         False,
         "Quay's security worker is the one that visits only manifests that have a status row.",
     )
-    security_notifications: bool = setting(
-        "FEATURE_SECURITY_NOTIFICATIONS", False, "Clair's own notifications are passed on."
-    )
     notify_on_new_index: bool = setting(
         "FEATURE_SECURITY_SCANNER_NOTIFY_ON_NEW_INDEX",
         True,

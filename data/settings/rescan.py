@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
 from enum import StrEnum
 from typing import Annotated, Any, NamedTuple
 
@@ -57,6 +58,12 @@ def parse_workers(value: Any) -> Any:
     return tuple(value)
 
 
+def check_policy(value: Any) -> Any:
+    if not isinstance(value, Mapping | PolicySettings):
+        raise ValueError("should be a mapping such as {default: immediate}")
+    return value
+
+
 class RescanSettings(SettingsGroup):
     """RESCAN_* and PROXY_CACHE_AUTO_RESET_SECURITY_STATUS."""
 
@@ -90,7 +97,7 @@ class RescanSettings(SettingsGroup):
     sweep_interval: Seconds = setting(
         "RESCAN_SWEEP_INTERVAL", 60, "Seconds between two sweeps for stuck manifests."
     )
-    policy: PolicySettings = setting(
+    policy: Annotated[PolicySettings, BeforeValidator(check_policy)] = setting(
         "RESCAN_POLICY",
         {},
         "Which organisations and repositories are rescanned: immediate, cycle or off.",

@@ -7,13 +7,16 @@ the message; it never repeats the value, which may be secret.
 from __future__ import annotations
 
 import re
+from decimal import Decimal
 from typing import Annotated, Any
 from urllib.parse import urlsplit
 
 from pydantic import BeforeValidator, Field, SecretStr
 
-SIZE = re.compile(r"\s*(\d+(?:\.\d+)?)\s*([kmgtpe]?)(i?)b?\s*", re.IGNORECASE | re.ASCII)
-POWERS = {unit: power for power, unit in enumerate(("", "k", "m", "g", "t", "p", "e"))}
+SIZE = re.compile(
+    r"\s*(\d{1,30}(?:\.\d{1,30})?)\s*(?:([kmgtpe])(i?))?b?\s*", re.IGNORECASE | re.ASCII
+)
+UNITS = "kmgtpe"
 LARGEST_SIZE = 2**63 - 1  # what the size column of a blob can hold
 PORTS = range(1, 65536)
 
@@ -41,12 +44,13 @@ def parse_size(value: Any, *, decimal: bool) -> int:
     """
     if isinstance(value, bool) or not isinstance(value, int | str):
         raise ValueError('should be a size such as "20G"')
-    match = SIZE.fullmatch(str(value)[:64])
+    match = SIZE.fullmatch(str(value))
     if match is None:
         raise ValueError('should be a size such as "20G"')
     number, unit, binary = match.groups()
     base = 1000 if decimal and not binary else 1024
-    size = int(float(number) * base ** POWERS[unit.lower()])
+    power = UNITS.index(unit.lower()) + 1 if unit else 0
+    size = int(Decimal(number) * base**power)
     if not 0 < size <= LARGEST_SIZE:
         raise ValueError("should be more than nothing and less than 8 exbibytes")
     return size
