@@ -36,8 +36,8 @@ FETCH_FAILED = "failed to fetch layers"
 """How claircore begins when a layer couldn't be had (indexer/controller/fetchlayers.go)."""
 
 _SECRETS = (
-    (re.compile(r"(\w+://)[^/@\s\"']+@"), r"\1"),
-    (re.compile(r"(\w+://[^\s\"'?]+)\?[^\s\"']*"), r"\1?..."),
+    (re.compile(r"(https?://)[^/@\s\"']+@"), r"\1"),
+    (re.compile(r"(https?://[^\s\"'?]+)\?[^\s\"']*"), r"\1?..."),
     (re.compile(r"(?i)(bearer|basic)\s+[\w.~+/=-]+"), r"\1 ..."),
     (re.compile(r"eyJ[\w-]+\.[\w-]+\.[\w-]*"), "..."),
 )
@@ -58,6 +58,7 @@ class _ErrorBody(BaseModel):
 
 def readable(text: str) -> str:
     """Clair's words in one line: shortened, and without what opens a layer."""
+    text = text[: 8 * MESSAGE_LIMIT]
     for pattern, replacement in _SECRETS:
         text = pattern.sub(replacement, text)
     line = " ".join("".join(c if c.isprintable() else " " for c in text).split())
@@ -112,4 +113,4 @@ def _message(body: bytes) -> str:
     try:
         return readable(_ErrorBody.model_validate_json(body).message)
     except ValidationError:
-        return readable(body[: 4 * MESSAGE_LIMIT].decode(errors="replace"))
+        return readable(body[: 8 * MESSAGE_LIMIT].decode(errors="replace"))

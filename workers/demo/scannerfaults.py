@@ -15,6 +15,23 @@ from enum import Enum
 from workers.demo.scannerhttp import ClosingConnection, Dripping, Reply, error_reply
 
 
+__all__ = [
+    "Busy",
+    "Call",
+    "ClosingConnection",
+    "Delayed",
+    "Dripping",
+    "Failing",
+    "Fault",
+    "Faults",
+    "Garbage",
+    "Held",
+    "Redirecting",
+    "WithoutEtag",
+    "WrongState",
+]
+
+
 class Call(Enum):
     """The calls of Clair's API that the stand-in answers."""
 

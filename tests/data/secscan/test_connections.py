@@ -1,0 +1,112 @@
+from __future__ import annotations
+
+import socket
+import threading
+import time
+from collections.abc import Callable
+
+import pytest
+import requests
+
+from data.secscan.connections import KeptConnections, closed_while_kept
+from tests.answering import ScriptedServer, http_answer, reset
+
+Script = Callable[[ScriptedServer, socket.socket], None]
+
+
+def session() -> requests.Session:
+    made = requests.Session()
+    made.mount("http://", KeptConnections())
+    return made
+
+
+def answer_then(after: Script) -> Script:
+    """Answer one request, read the next, and go on with `after`."""
+
+    def script(server: ScriptedServer, connection: socket.socket) -> None:
+        server.read_request(connection)
+        connection.sendall(http_answer(b"first"))
+        server.read_request(connection)
+        after(server, connection)
+
+    return script
+
+
+def drip(content: bytes, interval: float = 0.02) -> Script:
+    def script(server: ScriptedServer, connection: socket.socket) -> None:
+        server.read_request(connection)
+        pause = threading.Event()
+        for byte in content:
+            connection.sendall(bytes([byte]))
+            pause.wait(interval)
+
+    return script
+
+
+def test_connection_is_kept_between_requests() -> None:
+    def second(_: ScriptedServer, connection: socket.socket) -> None:
+        connection.sendall(http_answer(b"second"))
+
+    with ScriptedServer(answer_then(second)) as server, session() as client:
+        assert client.get(server.url).content == b"first"
+        assert client.get(server.url).content == b"second"
+        assert server.connections == 1
+
+
+@pytest.mark.parametrize(
+    "ending",
+    [lambda _, connection: connection.close(), lambda _, connection: reset(connection)],
+    ids=["closed", "reset"],
+)
+def test_kept_connection_that_ends_without_an_answer_is_told_apart(ending: Script) -> None:
+    with ScriptedServer(answer_then(ending)) as server, session() as client:
+        assert client.get(server.url).content == b"first"
+        with pytest.raises(requests.ConnectionError) as caught:
+            client.get(server.url)
+        assert closed_while_kept(caught.value)
+
+
+def test_kept_connection_that_ends_within_an_answer_is_not_repeatable() -> None:
+    def begin(_: ScriptedServer, connection: socket.socket) -> None:
+        connection.sendall(b"HTTP/1.1 20")
+
+    with ScriptedServer(answer_then(begin)) as server, session() as client:
+        assert client.get(server.url).content == b"first"
+        with pytest.raises(requests.RequestException) as caught:
+            client.get(server.url)
+        assert not closed_while_kept(caught.value)
+
+
+def test_new_connection_that_ends_without_an_answer_is_not_repeatable() -> None:
+    def hang_up(server: ScriptedServer, connection: socket.socket) -> None:
+        server.read_request(connection)
+
+    with ScriptedServer(hang_up) as server, session() as client:
+        with pytest.raises(requests.ConnectionError) as caught:
+            client.get(server.url)
+        assert not closed_while_kept(caught.value)
+
+
+@pytest.mark.parametrize(
+    "content",
+    [http_answer(b"", f"X-Long: {'x' * 2000}"), http_answer(b"x" * 2000)],
+    ids=["headers", "body"],
+)
+def test_time_out_bounds_the_whole_answer(content: bytes) -> None:
+    # 2,000 bytes, one every 20 ms: 40 s, and no single read waits for the 0.3 s.
+    with ScriptedServer(drip(content)) as server, session() as client:
+        began = time.monotonic()
+        with pytest.raises(requests.RequestException):
+            _ = client.get(server.url, timeout=0.3).content
+        assert time.monotonic() - began < 2
+
+
+def test_time_out_starts_anew_with_each_request() -> None:
+    def second(_: ScriptedServer, connection: socket.socket) -> None:
+        threading.Event().wait(0.25)
+        connection.sendall(http_answer(b"second"))
+
+    with ScriptedServer(answer_then(second)) as server, session() as client:
+        client.get(server.url, timeout=0.1)
+        assert client.get(server.url, timeout=5).content == b"second"
+        assert server.connections == 1
