@@ -13,11 +13,10 @@ import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any, TypeVar
-from urllib.parse import unquote, urlsplit
+from urllib.parse import parse_qsl, unquote, urlsplit
 
 from peewee import (
     Database,
-    DatabaseError,
     InterfaceError,
     Model,
     ModelSelect,
@@ -67,12 +66,6 @@ class TranslatedErrors:
         try:
             return super().execute_sql(sql, params)  # type: ignore[misc]
         except (OperationalError, InterfaceError) as error:
-            raise translate(error) from error
-
-    def connect(self, reuse_if_open: bool = False) -> Any:
-        try:
-            return super().connect(reuse_if_open=reuse_if_open)  # type: ignore[misc]
-        except DatabaseError as error:
             raise translate(error) from error
 
 
@@ -164,12 +157,14 @@ def server_arguments(uri: str) -> dict[str, Any]:
         "password": unquote(parts.password) if parts.password else None,
     }
     known = {name: value for name, value in named.items() if value is not None}
-    return {"database": unquote(parts.path.lstrip("/")), **known}
+    options = dict(parse_qsl(parts.query))
+    return {"database": unquote(parts.path.lstrip("/")), **known, **options}
 
 
 def create_tables() -> None:
     """Creates Quay's tables in an embedded database of our own; never called on a Quay's."""
-    database_proxy.create_tables(ALL_MODELS)
+    for model in ALL_MODELS:  # in the order of their foreign keys
+        model.create_table()
 
 
 @contextmanager
@@ -191,20 +186,23 @@ def transaction(work: Callable[[], T]) -> T:
     """
     for attempt in range(1, TRANSACTION_TRIES):
         try:
-            with begin():
-                return work()
+            return run_once(work)
         except DatabaseConflict:
             time.sleep(random.uniform(0.005, 0.02) * 2**attempt)
-    with begin():
-        return work()
+    return run_once(work)
 
 
-def begin() -> Any:
+def run_once(work: Callable[[], T]) -> T:
     database: Any = database_proxy.obj
-    if isinstance(database, SqliteDatabase):
-        # A deferred transaction that reads, then writes, fails at once when another wrote between.
-        return database.atomic("IMMEDIATE")
-    return database.atomic()
+    # A deferred transaction of SQLite that reads, then writes, fails when another wrote between.
+    begin = ("IMMEDIATE",) if isinstance(database, SqliteDatabase) else ()
+    try:
+        with database.atomic(*begin):
+            return work()
+    except (OperationalError, InterfaceError) as error:  # of BEGIN, COMMIT or the connection
+        if not database.in_transaction():
+            discard_connection(database)
+        raise translate(error) from error
 
 
 def lock_rows(query: ModelSelect[M]) -> ModelSelect[M]:

@@ -42,7 +42,7 @@ WATCHDOG_GRACE_SECONDS = 5
 class RescanProcess(SimpleWorker):
     """Works on one lane of the rescan queue until `stop`."""
 
-    queue_class = RescanQueue
+    queue_class: type[Queue] = RescanQueue
     job_class = RescanJob
 
     def __init__(

