@@ -14,7 +14,6 @@ from enum import Enum
 
 from workers.demo.scannerhttp import ClosingConnection, Dripping, Reply, error_reply
 
-
 __all__ = [
     "Busy",
     "Call",
