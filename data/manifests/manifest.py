@@ -1,0 +1,68 @@
+"""A manifest, parsed: what it is made of, and whether Clair can scan it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import Enum
+
+from data.manifests.media_types import IMAGE_CONFIGS
+
+
+class Unscannable(Enum):
+    """Why a manifest is none that Clair can index, in words for a person."""
+
+    MANIFEST_LIST = "a manifest list: its children are scanned, it has no layers of its own"
+    ARTIFACT = "an artifact, not a container image: its config is none of an image"
+    NO_LAYERS = "an image without layers: there is nothing to scan"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Layer:
+    """A layer as the manifest names it. `size` is in bytes; schema 1 names none."""
+
+    digest: str
+    size: int | None = None
+    media_type: str = ""
+    urls: tuple[str, ...] = ()
+
+    @property
+    def foreign(self) -> bool:
+        """It lies elsewhere, so no registry stores it and it counts as placed."""
+        return bool(self.urls)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Child:
+    """A manifest that a list names."""
+
+    digest: str
+    media_type: str
+    size: int | None = None
+    platform: str = ""  # os/architecture; unknown/unknown for an attestation
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Manifest:
+    """Layers base layer first; the same layer may stand in several places."""
+
+    media_type: str
+    layers: tuple[Layer, ...] = ()
+    config_digest: str | None = None
+    config_size: int | None = None
+    config_media_type: str | None = None
+    children: tuple[Child, ...] = ()
+    is_list: bool = False
+
+    @property
+    def unscannable(self) -> Unscannable | None:
+        """Why it can't be scanned, as Quay judges it; None for an image with layers."""
+        if self.is_list:
+            return Unscannable.MANIFEST_LIST
+        if self.config_media_type is not None and self.config_media_type not in IMAGE_CONFIGS:
+            return Unscannable.ARTIFACT
+        return None if self.layers else Unscannable.NO_LAYERS
+
+    @property
+    def required_layer_digests(self) -> frozenset[str]:
+        """The layers that must be placed before the manifest is complete."""
+        return frozenset(layer.digest for layer in self.layers if not layer.foreign)
