@@ -20,7 +20,7 @@ import structlog
 
 from data.errors import SettingsError
 from data.settings import RegistryState, Settings, WorkerType, read_settings
-from workers.logs import configure_logs
+from workers.logs import set_up_logs
 
 log = structlog.get_logger()
 
@@ -82,7 +82,7 @@ def run_worker(
     """
     program = f"workers.{MODULES[worker]}"
     arguments = parse_arguments(program, description, sys.argv[1:] if argv is None else argv)
-    configure_logs()
+    set_up_logs(worker=worker.value)
     stop = Stop()
     stop.listen()
     try:
