@@ -34,6 +34,23 @@ LOADER_ERRORS = (
     ValueError,
 )
 
+# What pydantic says by type of error, in the words of somebody who writes YAML.
+WORDS = {
+    "bool_parsing": "should be true or false",
+    "bool_type": "should be true or false",
+    "dict_type": "should be a mapping",
+    "float_parsing": "should be a number",
+    "float_type": "should be a number",
+    "int_from_float": "should be a whole number",
+    "int_parsing": "should be a whole number",
+    "int_parsing_size": "should be a smaller whole number",
+    "int_type": "should be a whole number",
+    "list_type": "should be a list",
+    "path_type": "should be the path of a file",
+    "string_type": "should be text; put it in quotes",
+    "tuple_type": "should be a list",
+}
+
 
 def conf_directory(path: Path | None, environ: Mapping[str, str]) -> Path:
     """Quay's CONF_DIR: $QUAYCONF, else the one that the config file lies in, else the image's."""
@@ -90,7 +107,7 @@ def refuse_unknown_keys(config: Mapping[str, Any], known: frozenset[str]) -> Non
     for key in config:
         if not key.upper().startswith(OUR_PREFIX) or key in known:
             continue
-        close = difflib.get_close_matches(key.upper(), known, n=1)
+        close = difflib.get_close_matches(key.upper(), known, n=1, cutoff=0.75)
         mend = f"did you mean {close[0]}?" if close else "see conf/config.sample.yaml"
         raise SettingsError(key[:80], f"is not a setting; {mend}")
 
@@ -122,6 +139,8 @@ def settings_error(error: ValidationError, key: str | None = None) -> SettingsEr
         return SettingsError(key, "is missing; take it from Quay's config.yaml")
     if first["type"] == "extra_forbidden":
         return SettingsError(key, f"{place[-1]} is not an option of it; take it out")
-    words = first["msg"].removeprefix("Value error, ").replace("Input should", "should")
+    words = WORDS.get(first["type"]) or (
+        first["msg"].removeprefix("Value error, ").replace("Input should", "should")
+    )
     within = ".".join(place)
     return SettingsError(key, f"{within}: {words}" if within else words)

@@ -5,9 +5,10 @@ Only values: clients are made in `queues`, from `connection_options` and `sentin
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from typing import Annotated, Any, Literal
-from urllib.parse import urlsplit
+from urllib.parse import parse_qsl
 
 from pydantic import (
     AfterValidator,
@@ -21,23 +22,24 @@ from pydantic import (
 
 from data.errors import SettingsError
 from data.settings.reading import settings_error
-from data.settings.values import Secret, Text, refuse_boolean
+from data.settings.values import Secret, Text, refuse_boolean, split_url
 
 DEFAULT_SENTINEL_PORT = 26379
+DATABASE_PATH = re.compile(r"/?|/[0-9]{1,6}")
 URL_SCHEMES = ("redis", "rediss", "unix")
 NO_CLUSTER = "RQ needs one server or its Sentinels, so name those"
 
 
 def check_redis_url(value: SecretStr) -> SecretStr:
-    parts = urlsplit(value.get_secret_value())
+    parts = split_url(value.get_secret_value())
     if parts.scheme not in URL_SCHEMES:
         raise ValueError("should begin with redis://, rediss:// or unix://")
     if parts.scheme == "unix" and not parts.path:
         raise ValueError("should name a socket, as in unix:///run/redis.sock")
     if parts.scheme != "unix" and not parts.hostname:
         raise ValueError("should name a host, as in redis://host:6379/0")
-    if parts.port == 0:
-        raise ValueError("should have a port from 1 to 65535")
+    if parts.scheme != "unix" and not DATABASE_PATH.fullmatch(parts.path):
+        raise ValueError("should end in the number of a database, as in redis://host:6379/0")
     return value
 
 
@@ -98,12 +100,20 @@ class RedisSettings(BaseModel):
         if self.sentinels or self.url or self.unix_socket_path:
             elsewhere |= {"host", "port"}
         if self.url:
-            elsewhere |= {name for name in ("db", "ssl") if name not in self.model_fields_set}
+            elsewhere |= {"ssl"} | ({"db"} - self.model_fields_set)
+        if not self.uses_tls:
+            elsewhere |= {name for name in RedisSettings.model_fields if name.startswith("ssl_")}
         return {
             name: value.get_secret_value() if isinstance(value, SecretStr) else value
             for name, value in self
             if name not in elsewhere and value is not None
         }
+
+    @property
+    def uses_tls(self) -> bool:
+        if self.url is None:
+            return self.ssl
+        return self.url.get_secret_value().startswith("rediss://")
 
     def sentinel_options(self) -> dict[str, Any]:
         """`sentinel_kwargs` of `redis.sentinel.Sentinel`: credentials and TLS of the Sentinels."""
@@ -121,11 +131,23 @@ def read_rescan_redis(config: Mapping[str, Any]) -> RedisSettings:
     if value is not None:
         if is_cluster(value):
             raise SettingsError("RESCAN_REDIS", f"names a Redis Cluster; {NO_CLUSTER}")
-        return read_redis("RESCAN_REDIS", redis_options("RESCAN_REDIS", value))
+        return checked_redis(value)
     redis = read_user_events_redis(config)
     if redis is None:
         raise SettingsError(
             "RESCAN_REDIS", f"is missing, and USER_EVENTS_REDIS is a Redis Cluster; {NO_CLUSTER}"
+        )
+    return redis
+
+
+def checked_redis(value: Any) -> RedisSettings:
+    """RESCAN_REDIS, without what Quay forgives in its own mapping."""
+    redis = read_redis("RESCAN_REDIS", redis_options("RESCAN_REDIS", value))
+    tls = {name for name in redis.model_fields_set if name.startswith("ssl_")}
+    if (tls or redis.ssl) and not redis.uses_tls:
+        mend = "write rediss:// in the URL" if redis.url else "add ssl: true"
+        raise SettingsError(
+            "RESCAN_REDIS", f"sets {min(tls, default='ssl')} but uses no TLS; {mend}"
         )
     return redis
 
@@ -154,12 +176,30 @@ def redis_options(key: str, value: Any) -> dict[str, Any]:
     if isinstance(value, Mapping) and "engine" in value:
         value = value.get("redis_config")
     if isinstance(value, str):
-        return {"url": value}
+        return url_options(key, value)
     if not isinstance(value, Mapping) or not value:
         raise SettingsError(
             key, "should be a URL or a mapping such as {host: redis.example, port: 6379}"
         )
-    return {str(name): option for name, option in value.items() if option is not None}
+    options = {str(name): option for name, option in value.items() if option is not None}
+    if isinstance(options.get("url"), str):
+        options |= url_options(key, options["url"])
+    return options
+
+
+def url_options(key: str, url: str) -> dict[str, Any]:
+    """The URL, and the options of its query under their own names, as redis-py has it."""
+    try:
+        parts = split_url(url)
+    except ValueError as error:
+        raise SettingsError(key, str(error)) from None
+    options = dict(parse_qsl(parts.query))
+    if not options.keys() <= RedisSettings.model_fields.keys():
+        # Not named in the message: after an unescaped ? it may be the rest of a password.
+        raise SettingsError(
+            key, "has an unknown option after the ?; take it out, or write ? in a password as %3F"
+        )
+    return {"url": url.partition("?")[0], **options}
 
 
 def read_redis(key: str, options: dict[str, Any]) -> RedisSettings:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import re
 from decimal import Decimal
 from typing import Annotated, Any
-from urllib.parse import urlsplit
+from urllib.parse import SplitResult, urlsplit
 
 from pydantic import BeforeValidator, Field, SecretStr
 
@@ -18,7 +18,7 @@ SIZE = re.compile(
 )
 UNITS = "kmgtpe"
 LARGEST_SIZE = 2**63 - 1  # what the size column of a blob can hold
-PORTS = range(1, 65536)
+DATABASE_SCHEMES = ("postgresql", "postgresql+psycopg2", "mysql", "mysql+pymysql")
 
 
 def refuse_boolean(value: Any) -> Any:
@@ -32,7 +32,7 @@ def number_to_text(value: Any) -> Any:
     """YAML reads 1234 as a number, where a key or a password of digits was meant."""
     if isinstance(value, int) and not isinstance(value, bool):
         return str(value)
-    if not isinstance(value, str):
+    if not isinstance(value, str | SecretStr):
         raise ValueError("should be text; put it in quotes")
     return value
 
@@ -66,31 +66,40 @@ def binary_size(value: Any) -> int | None:
     return None if value in (None, "") else parse_size(value, decimal=False)
 
 
+def split_url(url: str) -> SplitResult:
+    """`urlsplit`, whose own errors quote the URL and with it a password."""
+    try:
+        parts = urlsplit(url)
+        port = parts.port
+    except ValueError:
+        raise ValueError(
+            "isn't a URL; write special characters of a password as %XX, a port as a number"
+        ) from None
+    if port == 0:
+        raise ValueError("should have a port from 1 to 65535")
+    return parts
+
+
 def check_http_url(value: Any) -> Any:
-    if not isinstance(value, str):
-        raise ValueError("should be a URL that begins with http:// or https://")
-    parts = urlsplit(value)
-    if parts.scheme not in {"http", "https"} or not parts.hostname:
+    parts = split_url(value) if isinstance(value, str) else None
+    if parts is None or parts.scheme not in {"http", "https"} or not parts.hostname:
         raise ValueError("should be a URL that begins with http:// or https:// and names a host")
-    if parts.port not in PORTS and parts.port is not None:
-        raise ValueError("should be a URL with a port from 1 to 65535")
     return value
 
 
 def check_database_uri(value: Any) -> Any:
     """One of the schemes that Quay knows, and a database in it."""
-    engines = "postgresql://, postgresql+psycopg2://, mysql://, mysql+pymysql:// or sqlite:///"
-    if not isinstance(value, str):
-        raise ValueError(f"should be a URL that begins with {engines}")
-    if value.startswith("sqlite:///") and len(value) > len("sqlite:///"):
+    if isinstance(value, SecretStr):
+        value = value.get_secret_value()
+    if isinstance(value, str) and re.fullmatch(r"sqlite:///.+", value):
         return value
-    parts = urlsplit(value)
-    if parts.scheme not in {"postgresql", "postgresql+psycopg2", "mysql", "mysql+pymysql"}:
-        raise ValueError(f"should be a URL that begins with {engines}")
+    parts = split_url(value) if isinstance(value, str) else None
+    if parts is None or parts.scheme not in DATABASE_SCHEMES:
+        raise ValueError(
+            f"should be a URL that begins with sqlite:/// or {', '.join(DATABASE_SCHEMES)} and ://"
+        )
     if not parts.path.strip("/"):
         raise ValueError("should name a database, as in postgresql://user:password@host/quay")
-    if parts.port not in PORTS and parts.port is not None:
-        raise ValueError("should be a URL with a port from 1 to 65535")
     return value
 
 
