@@ -1,0 +1,67 @@
+"""A proxied pull ends scanned: the whole path, on real servers, on every database."""
+
+from __future__ import annotations
+
+from data.secscan.status import IndexStatus
+from tests.integration.pipeline import Pipeline
+from workers.demo.sampleimages import debian_image
+
+
+def test_all_blobs_downloaded_for_manifest(quay: Pipeline) -> None:
+    image = debian_image("library/app")
+    quay.publish(image)
+    quay.pull("proxy", image)
+    assert not any(quay.is_placed(digest) for digest in image.blobs)
+    quay.run_blob_worker()
+    assert all(quay.is_placed(digest) for digest in image.blobs)
+    assert quay.items() == []
+
+
+def test_reset_security_status_after_blob_download(quay: Pipeline) -> None:
+    image = debian_image("library/app")
+    quay.publish(image)
+    pulled = quay.pull("proxy", image)
+    quay.security_worker_looks_too_early(pulled.manifest_id)
+    quay.run()
+    row = quay.row(pulled.manifest_id)
+    assert row.index_status == IndexStatus.COMPLETED
+    assert (row.indexer_hash, row.indexer_version) == ("stand-in-1", 4)
+    assert (row.error_json, row.metadata_json) == ('""', "{}")
+
+
+def test_partial_blob_download_does_not_reset_status(quay: Pipeline) -> None:
+    image = debian_image("library/app")
+    quay.publish(image)
+    pulled = quay.pull("proxy", image)
+    quay.security_worker_looks_too_early(pulled.manifest_id)
+    quay.run_blob_worker(items=2)
+    quay.run_rescan_worker()
+    assert quay.status(pulled.manifest_id) is IndexStatus.MANIFEST_UNSUPPORTED
+    assert len(quay.scanner.requests) == 0
+    assert quay.queue.depth().queued == 0
+
+
+def test_proxy_cache_triggers_security_scan_after_blob_download(quay: Pipeline) -> None:
+    image = debian_image("library/app")
+    quay.publish(image)
+    pulled = quay.pull("proxy", image)
+    quay.run_blob_worker()
+    assert quay.queue.depth().queued == 1
+    quay.run_rescan_worker()
+    (request,) = quay.scanner.requests.of(image.digest)
+    assert request.layers == image.layer_digests
+    assert request.packages > 0
+    assert quay.status(pulled.manifest_id) is IndexStatus.COMPLETED
+
+
+def test_proxy_cache_partial_then_full_pull_triggers_scan(quay: Pipeline) -> None:
+    image = debian_image("library/app")
+    quay.publish(image)
+    pulled = quay.pull("proxy", image)
+    quay.security_worker_looks_too_early(pulled.manifest_id)
+    quay.run_blob_worker(items=1)
+    quay.run_rescan_worker()
+    assert quay.status(pulled.manifest_id) is IndexStatus.MANIFEST_UNSUPPORTED
+    quay.run()
+    assert quay.status(pulled.manifest_id) is IndexStatus.COMPLETED
+    assert len(quay.scanner.requests) == 1
