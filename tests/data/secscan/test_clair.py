@@ -30,6 +30,7 @@ from workers.demo.scannerfaults import (
     Busy,
     Call,
     ClosingConnection,
+    Delayed,
     Dripping,
     Failing,
     Fault,
@@ -43,6 +44,7 @@ from workers.demo.scannerstandin import FetchFailure, ScannerStandIn
 
 PSK = base64.b64encode(bytes(range(32))).decode()
 MANIFEST = f"sha256:{'1' * 64}"
+STATE = "/indexer/api/v1/index_state"
 LAYER = gzipped(tar({"var/lib/dpkg/status": DPKG}))
 REPORT = {"manifest_hash": MANIFEST, "state": "IndexFinished", "err": "", "success": True}
 
@@ -288,12 +290,30 @@ def test_other_key_is_denied(stand_in: ScannerStandIn) -> None:
             ClairClient(stand_in.endpoint, psk=psk).index_state()
 
 
+@pytest.mark.parametrize(("psk", "scheme"), [(PSK, "Bearer"), (None, None)])
 def test_netrc_plays_no_part(
-    clair: ClairClient, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, psk: str | None, scheme: str | None
 ) -> None:
     (tmp_path / "netrc").write_text("machine 127.0.0.1 login someone password else\n")
     monkeypatch.setenv("NETRC", str(tmp_path / "netrc"))
-    assert clair.index_state() == "state-of-today"
+    with AnsweringServer({STATE: Canned(body=b'{"state": "s"}')}) as server:
+        ClairClient(server.url, psk=psk).index_state()
+    (sent,) = [request.headers["Authorization"] for request in server.seen]
+    assert (sent and sent.split()[0]) == scheme
+
+
+@pytest.mark.parametrize("path", ["", "/", "/some/path", "/some/path/?query"])
+def test_path_in_the_endpoint_plays_no_part_as_in_quay(path: str) -> None:
+    with AnsweringServer({STATE: Canned(body=b'{"state": "s"}')}) as server:
+        assert ClairClient(server.url + path, psk=None).index_state() == "s"
+
+
+def test_index_has_a_time_out_of_its_own(stand_in: ScannerStandIn, layer: LayerLocation) -> None:
+    clair = ClairClient(stand_in.endpoint, psk=PSK, index_timeout=5, timeout=0.1)
+    stand_in.faults.add(Delayed(0.3), call=None)
+    assert clair.index(MANIFEST, [layer]).state is ReportState.FINISHED
+    with pytest.raises(ScannerUnavailable, match="timed out"):
+        clair.get_index_report(MANIFEST)
 
 
 def test_redirect_is_not_followed(stand_in: ScannerStandIn, clair: ClairClient) -> None:
@@ -314,6 +334,30 @@ def test_answer_is_read_no_further_than_the_limit(packed: bool) -> None:
             small.index(MANIFEST, [])
         large = ClairClient(server.url, psk=None, answer_limit=400_000)
         assert large.index(MANIFEST, []).state is ReportState.FINISHED
+
+
+def test_endless_answer_is_cut_off_at_the_limit() -> None:
+    def pour(server: ScriptedServer, connection: socket.socket) -> None:
+        server.read_request(connection)
+        connection.sendall(b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n")
+        while True:
+            connection.sendall(b"2000\r\n" + b" " * 0x2000 + b"\r\n")
+
+    with ScriptedServer(pour) as server:
+        clair = ClairClient(server.url, psk=None, timeout=10, answer_limit=200_000)
+        began = time.monotonic()
+        with pytest.raises(ScannerUnavailable, match="larger than 200000 bytes"):
+            clair.index_state()
+        assert time.monotonic() - began < 5
+
+
+def test_vulnerabilities_of_another_manifest_are_not_taken() -> None:
+    path = f"/matcher/api/v1/vulnerability_report/{MANIFEST}"
+    body = json.dumps({"manifest_hash": f"sha256:{'9' * 64}"}).encode()
+    with AnsweringServer({path: Canned(body=body)}) as server:
+        clair = ClairClient(server.url, psk=None)
+        with pytest.raises(ScannerUnavailable, match="9999"):
+            clair.vulnerability_report(MANIFEST)
 
 
 def test_report_of_another_manifest_is_not_taken() -> None:
@@ -377,7 +421,7 @@ def test_request_is_not_sent_again_after_bytes_of_an_answer() -> None:
 
 def test_forked_process_opens_connections_of_its_own(monkeypatch: pytest.MonkeyPatch) -> None:
     canned = Canned(body=b'{"state": "s"}')
-    with AnsweringServer({"/indexer/api/v1/index_state": canned}) as server:
+    with AnsweringServer({STATE: canned}) as server:
         clair = ClairClient(server.url, psk=None)
         clair.index_state()
         clair.index_state()

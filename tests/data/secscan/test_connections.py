@@ -77,6 +77,19 @@ def test_kept_connection_that_ends_within_an_answer_is_not_repeatable() -> None:
         assert not closed_while_kept(caught.value)
 
 
+def test_kept_connection_that_is_reset_within_an_answer_is_not_repeatable() -> None:
+    def begin(_: ScriptedServer, connection: socket.socket) -> None:
+        connection.sendall(b"HTTP/1.1 200 OK\r\n")
+        threading.Event().wait(0.1)  # for the client to read it
+        reset(connection)
+
+    with ScriptedServer(answer_then(begin)) as server, session() as client:
+        assert client.get(server.url).content == b"first"
+        with pytest.raises(requests.RequestException) as caught:
+            client.get(server.url)
+        assert not closed_while_kept(caught.value)
+
+
 def test_new_connection_that_ends_without_an_answer_is_not_repeatable() -> None:
     def hang_up(server: ScriptedServer, connection: socket.socket) -> None:
         server.read_request(connection)
@@ -99,6 +112,34 @@ def test_time_out_bounds_the_whole_answer(content: bytes) -> None:
         with pytest.raises(requests.RequestException):
             _ = client.get(server.url, timeout=0.3).content
         assert time.monotonic() - began < 2
+
+
+def test_silence_after_a_slow_start_is_part_of_the_time_out() -> None:
+    def stall(server: ScriptedServer, connection: socket.socket) -> None:
+        drip(b"HTTP/1.1 200 OK\r\nX-Slow: " + b"x" * 20, interval=0.02)(server, connection)
+        connection.recv(1)
+
+    with ScriptedServer(stall) as server, session() as client:
+        began = time.monotonic()
+        with pytest.raises(requests.RequestException):
+            client.get(server.url, timeout=1.2)
+        assert time.monotonic() - began < 1.8
+
+
+def test_rest_of_an_answer_that_is_read_too_late_is_an_error_of_requests() -> None:
+    def halves(server: ScriptedServer, connection: socket.socket) -> None:
+        server.read_request(connection)
+        connection.sendall(http_answer(b"12345678")[:-4])
+        server.read_request(connection)
+
+    with (
+        ScriptedServer(halves) as server,
+        session() as client,
+        client.get(server.url, timeout=0.1, stream=True) as response,
+    ):
+        threading.Event().wait(0.2)
+        with pytest.raises(requests.RequestException):
+            _ = response.content
 
 
 def test_time_out_starts_anew_with_each_request() -> None:

@@ -55,7 +55,9 @@ def test_line_breaks_in_the_setting_are_no_matter() -> None:
     assert decode_psk(f"  {PSK[:20]}\n{PSK[20:]}\n") == KEY
 
 
-@pytest.mark.parametrize("psk", ["secret-word!", "c2VjcmV0d29yZA", "sécret", " \n"])
+@pytest.mark.parametrize(
+    "psk", ["secret-word!", "c2Vjcm!V0d29yZA==", "c2VjcmV0d29yZA", "sécret", " \n"]
+)
 def test_bad_base64_is_an_error_that_names_the_key_and_not_the_secret(psk: str) -> None:
     with pytest.raises(SettingsError) as caught:
         decode_psk(psk)

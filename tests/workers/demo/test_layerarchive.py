@@ -53,6 +53,11 @@ def test_layer_of_several_gzip_members_is_read_to_its_end(path: Path) -> None:
     assert layer_contents("x", path).databases == {STATUS: DPKG}
 
 
+def test_layer_of_several_zstd_frames_is_read_to_its_end(path: Path) -> None:
+    path.write_bytes(zstandard_packed(ARCHIVE[:700]) + zstandard_packed(ARCHIVE[700:]))
+    assert layer_contents("x", path).databases == {STATUS: DPKG}
+
+
 @pytest.mark.parametrize(
     "content",
     [b"{}", b"\x7fELF" + bytes(2000), gzipped(b"x" * 2000), ARCHIVE[:600]],

@@ -72,8 +72,8 @@ ALTERATIONS: dict[str, Callable[[str], str]] = {
     "other digest": lambda uri: uri.replace(DIGEST, f"sha256:{'b' * 64}"),
     "later expiry": lambda uri: uri.replace("expires=", "expires=9"),
     "other signature": lambda uri: uri[:-4] + "0000",
-    "path": lambda uri: uri.replace(DIGEST, "../../private"),
-    "encoded path": lambda uri: uri.replace(DIGEST, "..%2f..%2fprivate"),
+    "path": lambda uri: uri.replace(DIGEST, "../private"),
+    "encoded path": lambda uri: uri.replace(DIGEST, "..%2fprivate"),
 }
 
 
@@ -101,7 +101,7 @@ def test_link_of_another_secret_opens_nothing(server: LayerServer) -> None:
 
 
 @pytest.mark.parametrize(
-    "digest", [f"sha256:{'b' * 64}", "../../private", "sha256:../../private", "", "sha512:ab"]
+    "digest", [f"sha256:{'b' * 64}", "../private", "sha256:../private", "", "sha512:ab"]
 )
 def test_only_stored_blobs_can_be_named_even_with_a_good_signature(
     server: LayerServer, links: SignedLinks, digest: str
