@@ -81,4 +81,4 @@ def decide(error: BaseException, tries: int = 0) -> Verdict:
 
 def wait_before_retry(tries: int) -> float:
     """Seconds before the next try: 10, 40, 160, 640, then 2560 and an hour."""
-    return float(min(FIRST_RETRY_SECONDS * 4 ** min(tries, 8), LAST_RETRY_SECONDS))
+    return float(min(FIRST_RETRY_SECONDS * 4 ** min(max(tries, 0), 8), LAST_RETRY_SECONDS))

@@ -31,7 +31,7 @@ from data.upstream import Upstream, UpstreamClient
 from queues.blobwork import BlobWork, read_blob_work
 from queues.errors import QueueError
 from queues.rescanqueue import Enqueued, RescanQueue
-from queues.workqueue import RESERVATION_SECONDS, WorkItem, WorkQueue
+from queues.workqueue import MAX_RETRIES, RESERVATION_SECONDS, WorkItem, WorkQueue
 from workers.failures import Action, decide
 from workers.process import Process, run_worker
 from workers.wiring import (
@@ -78,7 +78,7 @@ class BlobWorker:
 
     def hand_back(self, item: WorkItem, error: Exception) -> None:
         """A retry is used up unless the trouble isn't the blob's; the last one is counted."""
-        verdict = decide(error, tries=0)
+        verdict = decide(error, tries=MAX_RETRIES - 1 - item.retries_remaining)
         last = item.retries_remaining <= 0 and verdict.action is not Action.LATER
         if verdict.action is Action.NEVER:
             log.error("blob item dropped", item=item.queue_name, error=str(error))

@@ -148,6 +148,9 @@ class Pipeline:
     def row(self, manifest_id: int) -> ManifestSecurityStatus:
         return ManifestSecurityStatus.get(ManifestSecurityStatus.manifest_id == manifest_id)
 
+    def row_of_manifest(self, manifest_id: int) -> Manifest:
+        return Manifest.get_by_id(manifest_id)
+
     def is_placed(self, digest: str) -> bool:
         return any(not blob.placeholder for blob in find_blobs(digest))
 
