@@ -77,7 +77,7 @@ def _unpacked(path: Path) -> Iterator[Readable]:
             with gzip.GzipFile(fileobj=file) as unpacked:
                 yield unpacked
         elif compression is Compression.ZSTD:
-            yield zstandard.ZstdDecompressor().stream_reader(file, read_across_frames=True)
+            yield zstandard.ZstdDecompressor().stream_reader(file)
         else:
             yield file
 
