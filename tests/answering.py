@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import socket
+import ssl
 import struct
 import threading
 from collections.abc import Callable, Mapping
@@ -34,9 +35,12 @@ class Seen:
 
 
 class AnsweringServer:
-    """Answers by path (query left out), and keeps the requests. Unknown paths get 404."""
+    """Answers by path (query left out), and keeps the requests. Unknown paths get 404.
 
-    def __init__(self, answers: Mapping[str, Canned]) -> None:
+    With `tls` it speaks https.
+    """
+
+    def __init__(self, answers: Mapping[str, Canned], tls: ssl.SSLContext | None = None) -> None:
         self.answers = dict(answers)
         self.seen: list[Seen] = []
         owner = self
@@ -71,7 +75,10 @@ class AnsweringServer:
 
         self._server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
         self._server.daemon_threads = True
-        self.url = f"http://127.0.0.1:{self._server.server_address[1]}"
+        if tls is not None:
+            self._server.socket = tls.wrap_socket(self._server.socket, server_side=True)
+        scheme = "https" if tls else "http"
+        self.url = f"{scheme}://127.0.0.1:{self._server.server_address[1]}"
         self._thread = threading.Thread(
             target=self._server.serve_forever, kwargs={"poll_interval": 0.02}, daemon=True
         )

@@ -1,23 +1,53 @@
 from __future__ import annotations
 
+import datetime
+import ipaddress
 import socket
+import ssl
 import threading
 import time
 from collections.abc import Callable
+from pathlib import Path
 
 import pytest
 import requests
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
 
 from data.secscan.connections import KeptConnections, closed_while_kept
-from tests.answering import ScriptedServer, http_answer, reset
+from tests.answering import AnsweringServer, Canned, ScriptedServer, http_answer, reset
 
 Script = Callable[[ScriptedServer, socket.socket], None]
 
 
 def session() -> requests.Session:
     made = requests.Session()
-    made.mount("http://", KeptConnections())
+    for scheme in ("http://", "https://"):
+        made.mount(scheme, KeptConnections())
     return made
+
+
+@pytest.fixture
+def certificate(tmp_path: Path) -> Path:
+    """A file with a key and a certificate for 127.0.0.1 that it signs itself."""
+    key = ec.generate_private_key(ec.SECP256R1())
+    name = x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, "clair.test")])
+    address = x509.SubjectAlternativeName([x509.IPAddress(ipaddress.ip_address("127.0.0.1"))])
+    now = datetime.datetime.now(datetime.UTC)
+    made = (
+        x509.CertificateBuilder(name, name, key.public_key(), x509.random_serial_number())
+        .not_valid_before(now - datetime.timedelta(days=1))
+        .not_valid_after(now + datetime.timedelta(days=1))
+        .add_extension(address, critical=False)
+        .add_extension(x509.BasicConstraints(ca=True, path_length=None), critical=True)
+        .sign(key, hashes.SHA256())
+    )
+    path = tmp_path / "clair.pem"
+    secret = key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption())
+    path.write_bytes(secret + made.public_bytes(Encoding.PEM))
+    return path
 
 
 def answer_then(after: Script) -> Script:
@@ -51,6 +81,34 @@ def test_connection_is_kept_between_requests() -> None:
         assert client.get(server.url).content == b"first"
         assert client.get(server.url).content == b"second"
         assert server.connections == 1
+
+
+def test_connection_is_kept_over_tls_too(
+    certificate: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(certificate)
+    with (
+        AnsweringServer({"/": Canned(body=b"over tls")}, tls=context) as server,
+        session() as client,
+    ):
+        with pytest.raises(requests.exceptions.SSLError):
+            client.get(server.url)
+        monkeypatch.setenv("REQUESTS_CA_BUNDLE", str(certificate))
+        assert [client.get(server.url).content for _ in range(2)] == [b"over tls"] * 2
+        first, second = server.seen
+        assert first.port == second.port
+
+
+def test_proxy_of_the_environment_is_used(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("no_proxy", "NO_PROXY"):
+        monkeypatch.delenv(name, raising=False)
+    url = "http://clair.test:6060/state"
+    with AnsweringServer({url: Canned(body=b"by proxy")}) as proxy, session() as client:
+        monkeypatch.setenv("http_proxy", proxy.url)
+        assert [client.get(url).content for _ in range(2)] == [b"by proxy"] * 2
+        first, second = proxy.seen
+        assert first.port == second.port
 
 
 @pytest.mark.parametrize(
