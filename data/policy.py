@@ -111,9 +111,7 @@ def fits(pattern: str, name: str) -> bool:
     """An organisation's part of a pattern never reaches over the slash; a repository's may."""
     organization, _, repository = pattern.partition("/")
     namespace, _, rest = name.partition("/")
-    return pattern == name or (
-        fnmatchcase(namespace, organization) and fnmatchcase(rest, repository)
-    )
+    return fnmatchcase(namespace, organization) and fnmatchcase(rest, repository)
 
 
 def specificity(pattern: str) -> tuple[bool, int, int, str]:

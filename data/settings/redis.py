@@ -26,6 +26,7 @@ from data.settings.values import Secret, Text, refuse_boolean, split_url
 
 DEFAULT_SENTINEL_PORT = 26379
 DATABASE_PATH = re.compile(r"/?|/[0-9]{1,6}")
+PLACES = ("url", "sentinels", "unix_socket_path", "host")
 URL_SCHEMES = ("redis", "rediss", "unix")
 NO_CLUSTER = "RQ needs one server or its Sentinels, so name those"
 
@@ -100,7 +101,9 @@ class RedisSettings(BaseModel):
         if self.sentinels or self.url or self.unix_socket_path:
             elsewhere |= {"host", "port"}
         if self.url:
-            elsewhere |= {"ssl"} | ({"db"} - self.model_fields_set)
+            elsewhere |= {"ssl"}
+            if self.url.get_secret_value().startswith("unix:"):
+                elsewhere |= {"socket_keepalive"}
         if not self.uses_tls:
             elsewhere |= {name for name in RedisSettings.model_fields if name.startswith("ssl_")}
         return {
@@ -207,6 +210,9 @@ def read_redis(key: str, options: dict[str, Any]) -> RedisSettings:
         redis = RedisSettings.model_validate(options)
     except ValidationError as error:
         raise settings_error(error, key) from None
+    places = [name for name in PLACES if name in redis.model_fields_set]
+    if len(places) > 1:
+        raise SettingsError(key, f"sets both {places[0]} and {places[1]}; keep one of them")
     if redis.sentinels and not redis.service_name:
         raise SettingsError(key, "has sentinels but no service_name; name the primary they watch")
     return redis

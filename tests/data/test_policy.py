@@ -81,10 +81,21 @@ def test_the_most_specific_rule_decides(name: str, policy: str, rule: str) -> No
     assert decide(RULES, name) == (policy, rule)
 
 
-def test_of_equally_literal_patterns_the_longer_decides() -> None:
-    rules = {"organizations": {"a*": "off", "a*z": "cycle"}}
-    assert decide(rules, "abz/app") == ("cycle", "organizations: a*z")
-    assert decide(rules, "abc/app") == ("off", "organizations: a*")
+@pytest.mark.parametrize(
+    ("decides", "loses", "name"),
+    [
+        ("team", "team*", "team"),  # exact before pattern
+        ("ab*", "a?????", "abcdef"),  # the longer literal beginning before the longer pattern
+        ("b*a", "b?", "ba"),  # of equal beginnings the longer pattern
+    ],
+)
+def test_of_two_patterns_one_decides(decides: str, loses: str, name: str) -> None:
+    for order in ((decides, loses), (loses, decides)):
+        rules = {pattern: "off" if pattern == decides else "cycle" for pattern in order}
+        assert decide({"organizations": rules}, f"{name}/app") == (
+            "off",
+            f"organizations: {decides}",
+        )
 
 
 def test_an_organisation_pattern_stays_on_its_side_of_the_slash() -> None:
@@ -119,13 +130,14 @@ def test_a_wrong_rule_is_refused(policy: dict[str, Any], words: str) -> None:
         PolicySettings.model_validate(policy)
 
 
-NAMES = st.text(alphabet="ab-*?[]!", min_size=1, max_size=12)
+NAMES = st.text(alphabet="ab-", min_size=1, max_size=4)
+PATTERNS = st.text(alphabet="ab-*?[]!", min_size=1, max_size=12) | NAMES
 
 
 @given(
-    patterns=st.dictionaries(NAMES, st.sampled_from(Policy), max_size=8),
+    patterns=st.dictionaries(PATTERNS, st.sampled_from(Policy), max_size=8),
     repositories=st.dictionaries(
-        st.tuples(NAMES, NAMES).map("/".join), st.sampled_from(Policy), max_size=8
+        st.tuples(PATTERNS, PATTERNS).map("/".join), st.sampled_from(Policy), max_size=8
     ),
     namespace=NAMES,
     repository=NAMES,

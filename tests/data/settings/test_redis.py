@@ -9,6 +9,7 @@ from redis import Redis
 from redis.sentinel import Sentinel
 
 from data.errors import SettingsError
+from data.settings import RedisSettings
 from tests.data.settings.conftest import Read
 
 
@@ -17,6 +18,16 @@ def connection_kwargs(options: dict[str, Any]) -> dict[str, Any]:
     pool = Redis(**options).connection_pool
     made = pool.make_connection()
     return {"class": type(made).__name__, **pool.connection_kwargs}
+
+
+def url_kwargs(redis: RedisSettings) -> dict[str, Any]:
+    assert redis.url is not None
+    pool = Redis.from_url(
+        redis.url.get_secret_value(), **redis.connection_options()
+    ).connection_pool
+    pool.make_connection()
+    kwargs: dict[str, Any] = pool.connection_kwargs
+    return kwargs
 
 
 def test_rescan_redis_is_user_events_redis_unless_set(read: Read) -> None:
@@ -58,16 +69,18 @@ def test_a_mapping_with_tls(read: Read) -> None:
         ("rediss://quay:p@redis/1?ssl_cert_reqs=none", {"ssl_cert_reqs": "none", "db": 1}),
         ("redis://redis?db=4", {"db": 4}),
         ("unix:///run/redis.sock?db=2", {"path": "/run/redis.sock", "db": 2}),
+        ("unix:///run/redis.sock?socket_keepalive=1", {"path": "/run/redis.sock"}),
         ({"url": "redis://redis:6380", "password": "p"}, {"port": 6380, "password": "p"}),
         ({"url": "rediss://redis", "ssl_ca_certs": "/ca.pem"}, {"ssl_ca_certs": "/ca.pem"}),
     ],
 )
 def test_a_url(read: Read, value: object, expected: dict[str, object]) -> None:
-    redis = read(RESCAN_REDIS=value).redis
-    assert redis.url is not None
-    client = Redis.from_url(redis.url.get_secret_value(), **redis.connection_options())
-    client.connection_pool.make_connection()
-    assert client.connection_pool.connection_kwargs.items() >= expected.items()
+    assert url_kwargs(read(RESCAN_REDIS=value).redis).items() >= expected.items()
+
+
+def test_quay_s_tls_options_without_tls_are_left_out(read: Read) -> None:
+    events = {"url": "redis://events", "ssl_cert_reqs": "none"}
+    assert "ssl_cert_reqs" not in url_kwargs(read(USER_EVENTS_REDIS=events).redis)
 
 
 @pytest.mark.parametrize(
@@ -149,6 +162,7 @@ def test_options_that_only_quay_s_redis_knows_are_left_out(read: Read) -> None:
         ({"host": "redis", "port": "hunter2"}, "port: should be a whole number"),
         ({"host": "redis", "port": True}, "port: should be a number, not true or false"),
         ({"host": "redis", "ssl": True, "ssl_cert_reqs": "maybe"}, "'none', 'optional'"),
+        ({"url": "redis://redis", "host": "redis"}, "sets both url and host; keep one"),
         ({"sentinels": ["s-1"]}, "no service_name"),
         ({"sentinels": "s-1", "service_name": "p"}, "sentinels: should be a list"),
         ({"sentinels": ["s-1:x"], "service_name": "p"}, "should be a whole number"),
