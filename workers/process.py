@@ -25,7 +25,16 @@ from workers.logs import set_up_logs
 log = structlog.get_logger()
 
 EXIT_DONE = 0
+EXIT_FAILED = 1
 EXIT_WRONG_USE = 2
+
+
+class ChildFailed(Exception):
+    """A child process can't be kept alive. `code` is what the parent is to exit with."""
+
+    def __init__(self, message: str, code: int) -> None:
+        super().__init__(message)
+        self.code = code
 
 
 @dataclass(slots=True)
@@ -56,7 +65,7 @@ class Stop:
 class Process:
     """What every worker knows of itself."""
 
-    worker: WorkerType
+    worker: WorkerType | None  # None: the parent of several
     settings: Settings
     config: Path | None
     burst: bool
@@ -102,7 +111,10 @@ def run_worker(
     except SettingsError as error:
         print(f"{program}: {error}", file=sys.stderr)
         return EXIT_WRONG_USE
-    log.info("worker ended", worker=worker.value)
+    except ChildFailed as error:
+        print(f"{program}: {error}", file=sys.stderr)
+        return error.code
+    log.info("worker ended")
     return EXIT_DONE
 
 
@@ -117,7 +129,7 @@ MODULES = {
 
 def idle(process: Process, reason: str) -> None:
     """Says why, once, and does nothing until it is stopped, as Quay's workers do."""
-    log.warning("worker idles", worker=process.worker.value, reason=reason)
+    log.warning("worker idles", reason=reason)
     if not process.burst:
         process.stop.wait()
 

@@ -1,5 +1,8 @@
 """Keeps child processes alive: starts them, restarts a dead one with backoff, passes a stop on.
 
+A child that dies MOST_DEATHS times in a row, or says that its configuration is wrong, can't be kept
+alive: then the others are stopped and the parent ends with a failure, for whoever watches it.
+
 Children are forked from a parent that has imported everything and opened nothing, so one is ready
 within milliseconds and shares the parent's memory. A child dies with its parent (on Linux): an
 orphan would go on working at a job that somebody else has been given.
@@ -18,7 +21,7 @@ from typing import Any
 
 import structlog
 
-from workers.process import Process
+from workers.process import EXIT_FAILED, EXIT_WRONG_USE, ChildFailed, Process
 
 log = structlog.get_logger()
 
@@ -27,6 +30,7 @@ FIRST_BACKOFF_SECONDS = 0.1
 LAST_BACKOFF_SECONDS = 15.0
 # A child that lived this long was fine, so its next death starts the backoff anew.
 HEALTHY_SECONDS = 60.0
+MOST_DEATHS = 12  # in a row; with the waits between them these take two minutes
 LOOK_SECONDS = 0.2
 
 
@@ -51,15 +55,24 @@ class Running:
 
 
 def supervise(process: Process, children: Sequence[Child]) -> None:
-    """Runs the children until a stop is asked for, and returns when all of them have ended."""
+    """Runs the children until a stop is asked for, and returns when all of them have ended.
+
+    Raises `ChildFailed` when one can't be kept alive; the others have ended by then.
+    """
     running = [Running(child) for child in children]
+    try:
+        keep_alive(process, running)
+    finally:
+        stop_all(running)
+
+
+def keep_alive(process: Process, running: Sequence[Running]) -> None:
     while not process.stop.requested:
         for each in running:
             if each.pid is None and time.monotonic() >= each.start_at:
                 start(each, process)
         reap(running)
         process.stop.wait(LOOK_SECONDS)
-    stop_all(running)
 
 
 def start(running: Running, process: Process) -> None:
@@ -94,7 +107,7 @@ def die_with(parent: int) -> None:
 
 
 def reap(running: Sequence[Running]) -> None:
-    """Notes which children have ended, and when each is started again."""
+    """Notes which children have ended, and when each is started again; see `ChildFailed`."""
     for each in running:
         if each.pid is None:
             continue
@@ -106,6 +119,9 @@ def reap(running: Sequence[Running]) -> None:
         wait = backoff(each.deaths)
         each.pid, each.start_at = None, now + wait
         code = os.waitstatus_to_exitcode(status)
+        if code == EXIT_WRONG_USE or each.deaths >= MOST_DEATHS:
+            exit_code = code if code == EXIT_WRONG_USE else EXIT_FAILED
+            raise ChildFailed(f"{each.child.name} can't be kept alive (exit {code})", exit_code)
         log.error("child died", child=each.child.name, pid=pid, code=code, restart_in=wait)
 
 
@@ -119,5 +135,7 @@ def stop_all(running: Sequence[Running]) -> None:
     pids = [each.pid for each in running if each.pid is not None]
     for pid in pids:
         os.kill(pid, signal.SIGTERM)
-    for pid in pids:
-        os.waitpid(pid, 0)
+    for each in running:
+        if each.pid is not None:
+            os.waitpid(each.pid, 0)
+            each.pid = None

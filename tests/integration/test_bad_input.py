@@ -4,20 +4,29 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 import structlog
+from redis import Redis
 from structlog.testing import capture_logs
 
 from data.models import Manifest, ManifestSecurityStatus
 from data.secscan.status import IndexStatus, Reason
 from queues.rescanjob import RescanJob
 from queues.rescanqueue import job_id_of
-from tests.integration.pipeline import Pipeline
+from tests.integration.pipeline import Pipeline, pipeline
 from workers.demo import registryfaults, scannerfaults
 from workers.demo.sampleimages import debian_image
 
 IMAGE = debian_image("library/app")
+
+
+@pytest.fixture
+def quay(sqlite_database: str, redis: Redis, tmp_path: Path) -> Iterator[Pipeline]:
+    """On SQLite alone: the engine plays no part in these."""
+    with pipeline(sqlite_database, redis, tmp_path) as whole:
+        yield whole
 
 
 @pytest.fixture(autouse=True)
