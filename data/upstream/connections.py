@@ -128,8 +128,12 @@ class Connections:
             manager.clear()
 
 
+@functools.cache
 def tls_context(ca_bundle: str | None) -> ssl.SSLContext:
-    """Trusts `ca_bundle` alone, or else the system's authorities and certifi's."""
+    """Trusts `ca_bundle` alone, or else the system's authorities and certifi's.
+
+    Made once for all clients: reading the authorities takes some 50 ms.
+    """
     if ca_bundle is not None:
         directory = os.path.isdir(ca_bundle)
         return ssl.create_default_context(

@@ -67,16 +67,20 @@ class Answer:
         Raises `UpstreamUnavailable` for an early end, `UpstreamRefused` for too long a body.
         """
         content = bytearray()
+        self._require_within(self.size or 0, limit)
         try:
             for piece in self.pieces(min(PIECE, limit + 1)):
                 content += piece
-                if len(content) > limit:
-                    raise UpstreamRefused(
-                        f"{host_of(self.url)} answers with more than the {limit} bytes that we take"
-                    )
+                self._require_within(len(content), limit)
         except BlobTruncated as error:
             raise UpstreamUnavailable(str(error)) from error
         return bytes(content)
+
+    def _require_within(self, size: int, limit: int) -> None:
+        if size > limit:
+            raise UpstreamRefused(
+                f"{host_of(self.url)} answers with more than the {limit} bytes that we take"
+            )
 
     def discard(self) -> None:
         """Ends with the answer, and keeps the connection if its body is short."""

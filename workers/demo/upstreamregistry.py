@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import argparse
 import re
+import ssl
 import sys
 import threading
 from collections.abc import Sequence
@@ -53,13 +54,19 @@ class UpstreamRegistry:
     """
 
     def __init__(
-        self, store: ImageStore | None = None, *, access: Access | None = None, port: int = 0
+        self,
+        store: ImageStore | None = None,
+        *,
+        access: Access | None = None,
+        port: int = 0,
+        tls: ssl.SSLContext | None = None,
     ) -> None:
         self.store = store or ImageStore()
         self.troubles = Troubles()
         self.doorkeeper = Doorkeeper(access or Access())
         self.requests: list[RegistryRequest] = []
         self._port = port
+        self._tls = tls
         self._server: RegistryServer | None = None
 
     @property
@@ -68,12 +75,12 @@ class UpstreamRegistry:
 
     @property
     def host(self) -> str:
-        """What an organisation's `upstream_registry` is to be, with `insecure` set."""
+        """What `upstream_registry` is to be; `insecure` too, unless there is `tls`."""
         return f"127.0.0.1:{self._port}"
 
     @property
     def url(self) -> str:
-        return f"http://{self.host}"
+        return f"{'https' if self._tls else 'http'}://{self.host}"
 
     def __enter__(self) -> Self:
         self.come_up()
@@ -86,6 +93,10 @@ class UpstreamRegistry:
         """Listens, on the same port as before if it was up before."""
         self._server = RegistryServer(("127.0.0.1", self._port), self.answer)
         self._port = self._server.server_address[1]
+        if self._tls is not None:
+            self._server.socket = self._tls.wrap_socket(
+                self._server.socket, server_side=True, do_handshake_on_connect=False
+            )
         threading.Thread(
             target=self._server.serve_forever,
             kwargs={"poll_interval": 0.05},
