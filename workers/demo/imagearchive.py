@@ -159,7 +159,8 @@ def parse_document(kind: TypeAdapter[Parsed], content: bytes, name: str, path: P
     except ValidationError as error:
         first = error.errors(include_url=False)[0]
         where = ".".join(str(step) for step in first["loc"])
-        raise ImageUnreadable(f"{path}: {name}: {where} {first['msg']}") from error
+        problem = f"{where} {first['msg']}".strip()
+        raise ImageUnreadable(f"{path}: {name}: {problem}") from error
 
 
 def find_blob(tree: FileTree, name: str, digest: str | None = None) -> BlobSource | None:
