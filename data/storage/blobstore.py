@@ -33,8 +33,8 @@ class BlobWriter(Protocol):
 class BlobStore(Protocol):
     """One location of DISTRIBUTED_STORAGE_CONFIG.
 
-    Safe for use by several threads and processes at once. A digest that isn't `sha256:<64 hex>` is
-    refused as `data.digests.parse_digest` refuses it, before anything is touched. Every method
+    Safe for use by several threads and processes at once. What is no digest is refused by
+    `data.digests.parse_digest` (ManifestError) before anything is touched. Every method
     raises StorageUnavailable when the store can't be reached, is full, or refuses us; no message
     and no repr holds a key or a signature.
     """
@@ -73,6 +73,5 @@ class BlobStore(Protocol):
 
 def blob_path(digest: str) -> str:
     """Path of a blob below the storage path, in Quay's layout: `sha256/ab/abcd..`."""
-    parse_digest(digest)
-    algorithm, _, encoded = digest.partition(":")
+    algorithm, _, encoded = parse_digest(digest).partition(":")
     return f"{algorithm}/{encoded[:2]}/{encoded}"

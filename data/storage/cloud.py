@@ -8,6 +8,7 @@ of the bucket takes them away, Azure drops them after a week.
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager
@@ -32,6 +33,8 @@ PARTS_AT_ONCE = 2
 # ValueError for a path or URL it can't work with.
 OBSTORE_ERRORS = (BaseError, OSError, ValueError)
 STATUS = re.compile(r"status code: (\d{3}) ?([A-Za-z -]*)")
+# The process in which obstore started its threads; they don't survive a fork.
+process_of_obstore: int | None = None
 # Azure's word for: another writer committed this blob meanwhile, and our parts went with that.
 PARTS_GONE = "InvalidBlockList"
 
@@ -69,8 +72,10 @@ class CloudStorage:
         return self.size(digest) is not None
 
     def size(self, digest: str) -> int | None:
+        path = self._path(digest)
+        refuse_forked_process()
         try:
-            return obstore.head(self._store, self._path(digest))["size"]
+            return obstore.head(self._store, path)["size"]
         except FileNotFoundError:
             return None
         except OBSTORE_ERRORS as error:
@@ -86,6 +91,7 @@ class CloudStorage:
         path = self._path(digest)
         if not self._presigns:
             return None
+        refuse_forked_process()
         try:
             return obstore.sign(self._store, "GET", path, timedelta(seconds=expires_s))
         except OBSTORE_ERRORS as error:
@@ -103,6 +109,7 @@ class CloudStorage:
         return f"{self._prefix}/{path}" if self._prefix else path
 
     def _reading(self, digest: str, path: str) -> Iterator[bytes]:
+        refuse_forked_process()
         try:
             for chunk in obstore.get(self._store, path).stream(min_chunk_size=READ_BYTES):
                 yield bytes(chunk)
@@ -113,6 +120,7 @@ class CloudStorage:
 
     @contextmanager
     def _writing(self, digest: str, path: str) -> Iterator[BlobWriter]:
+        refuse_forked_process()
         upload = obstore.open_writer(
             self._store, path, buffer_size=PART_BYTES, max_concurrency=PARTS_AT_ONCE
         )
@@ -169,6 +177,18 @@ class CloudBlobWriter:
             self._upload.__exit__(StorageUnavailable, StorageUnavailable(), None)
         except OBSTORE_ERRORS as error:
             raise self._store.unavailable("remove the parts of", self._digest, error) from None
+
+
+def refuse_forked_process() -> None:
+    """Raise StorageUnavailable where obstore would wait for ever for threads it doesn't have."""
+    global process_of_obstore
+    if process_of_obstore is None:
+        process_of_obstore = os.getpid()
+    if process_of_obstore != os.getpid():
+        raise StorageUnavailable(
+            f"process {os.getpid()} was forked after its parent {process_of_obstore} had used "
+            "cloud storage, and can't use it; fork before the first use, or start a new process"
+        )
 
 
 def cause(error: Exception) -> str:

@@ -8,6 +8,7 @@ serves (chunk sizes, a CDN's domain and keys) are let pass unread.
 from __future__ import annotations
 
 from typing import Annotated, Self
+from urllib.parse import urlsplit
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, SecretStr, model_validator
 
@@ -20,8 +21,16 @@ def object_prefix(path: str) -> str:
     return prefix
 
 
+def http_url(url: str) -> str:
+    parts = urlsplit(url)
+    if parts.scheme not in {"http", "https"} or not parts.hostname:
+        raise ValueError("is no URL such as https://s3.example.com:8443")
+    return url
+
+
 Name = Annotated[str, Field(min_length=1)]
 Prefix = Annotated[str, AfterValidator(object_prefix)]
+Url = Annotated[str, AfterValidator(http_url)]
 Port = Annotated[int, Field(ge=1, le=65535)]
 
 
@@ -48,7 +57,7 @@ class S3Parameters(Parameters):
     host: str | None = None
     port: Port | None = None
     is_secure: bool = True
-    endpoint_url: str | None = None
+    endpoint_url: Url | None = None
 
     @model_validator(mode="after")
     def check_keys(self) -> Self:
@@ -70,7 +79,7 @@ class StsParameters(Parameters):
     host: str | None = None
     port: Port | None = None
     is_secure: bool = True
-    endpoint_url: str | None = None
+    endpoint_url: Url | None = None
 
     @model_validator(mode="after")
     def check_keys(self) -> Self:
@@ -109,7 +118,7 @@ class AzureParameters(Parameters):
     azure_account_name: Name
     azure_account_key: SecretStr | None = None
     sas_token: SecretStr | None = None
-    endpoint_url: str | None = None
+    endpoint_url: Url | None = None
 
     @model_validator(mode="after")
     def check_keys(self) -> Self:
