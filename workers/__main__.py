@@ -15,7 +15,15 @@ from pathlib import Path
 from data.errors import SettingsError
 from data.settings import WorkerType, read_settings
 from workers.logs import set_up_logs
-from workers.process import EXIT_DONE, EXIT_WRONG_USE, MODULES, ChildFailed, Process, Stop
+from workers.process import (
+    EXIT_DONE,
+    EXIT_WRONG_USE,
+    MODULES,
+    ChildFailed,
+    Process,
+    Stop,
+    run_until_stopped,
+)
 from workers.supervisor import Child, supervise
 
 
@@ -23,6 +31,11 @@ def become_worker(process: Process, *, worker: WorkerType) -> None:
     """Replaces this process by the worker's own, as `python -m workers.<type>` starts it."""
     config = ["--config", str(process.config)] if process.config else []
     os.execv(sys.executable, [sys.executable, "-m", f"workers.{MODULES[worker]}", *config])
+
+
+def supervise_workers(process: Process) -> None:
+    workers = process.settings.rescan.workers
+    supervise(process, [Child(each.value, become_worker, {"worker": each}) for each in workers])
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -39,13 +52,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         process = Process(
             worker=None, settings=settings, config=arguments.config, burst=False, stop=stop
         )
-        supervise(
-            process,
-            [
-                Child(worker.value, become_worker, {"worker": worker})
-                for worker in settings.rescan.workers
-            ],
-        )
+        run_until_stopped(process, supervise_workers)
     except SettingsError as error:
         print(f"workers: {error}", file=sys.stderr)
         return EXIT_WRONG_USE

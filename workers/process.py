@@ -2,7 +2,8 @@
 
 A worker is started as Quay starts its own (`python -m workers.<type> --config PATH`), runs until
 SIGTERM or SIGINT, finishes or hands back what it has in hand, and exits 0. With `--burst` it ends
-when there is nothing left to do. A wrong configuration is exit 2 and one sentence.
+when there is nothing left to do. A wrong configuration is exit 2 and one sentence. SIGHUP has it
+finish what is in hand, read the configuration again and go on; one that is wrong changes nothing.
 """
 
 from __future__ import annotations
@@ -12,7 +13,7 @@ import signal
 import sys
 import threading
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from types import FrameType
 
@@ -39,18 +40,32 @@ class ChildFailed(Exception):
 
 @dataclass(slots=True)
 class Stop:
-    """Set once, by the first SIGTERM or SIGINT; what waits for it wakes at once."""
+    """Set by SIGTERM, SIGINT or, to `reload`, by SIGHUP; what waits for it wakes at once."""
 
     event: threading.Event = field(default_factory=threading.Event)
+    reload: bool = False
+    final: bool = False
 
     def request(self, signum: int, frame: FrameType | None) -> None:
-        del signum, frame
+        del frame
+        if signum == signal.SIGHUP:
+            self.reload = True
+        else:
+            self.final = True
         self.event.set()
 
     def listen(self) -> None:
         """Makes the signals ask for a stop; to be called in the main thread."""
-        signal.signal(signal.SIGTERM, self.request)
-        signal.signal(signal.SIGINT, self.request)
+        for signum in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
+            signal.signal(signum, self.request)
+
+    def take_reload(self) -> bool:
+        """Whether work is to go on with the configuration read again; clears the wish."""
+        if self.final or not self.reload:
+            return False
+        self.reload = False
+        self.event.clear()
+        return not self.final
 
     @property
     def requested(self) -> bool:
@@ -103,11 +118,7 @@ def run_worker(
             burst=arguments.burst,
             stop=stop,
         )
-        reason = idle_reason(settings, worker)
-        if reason is None:
-            work(process)
-        else:
-            idle(process, reason)
+        run_until_stopped(process, lambda current: work_or_idle(current, worker, work))
     except SettingsError as error:
         print(f"{program}: {error}", file=sys.stderr)
         return EXIT_WRONG_USE
@@ -116,6 +127,26 @@ def run_worker(
         return error.code
     log.info("worker ended")
     return EXIT_DONE
+
+
+def run_until_stopped(process: Process, work: Callable[[Process], None]) -> None:
+    """Calls `work` until it ends for good; after a SIGHUP once more, with the settings read anew."""
+    work(process)
+    while process.stop.take_reload():
+        try:
+            process = replace(process, settings=read_settings(process.config))
+            log.info("configuration read again")
+        except SettingsError as error:
+            log.error("configuration not taken up, the old one stays", error=str(error))
+        work(process)
+
+
+def work_or_idle(process: Process, worker: WorkerType, work: Callable[[Process], None]) -> None:
+    reason = idle_reason(process.settings, worker)
+    if reason is None:
+        work(process)
+    else:
+        idle(process, reason)
 
 
 MODULES = {

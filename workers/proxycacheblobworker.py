@@ -225,6 +225,7 @@ def work(process: Process) -> None:
     """Claims items and does RESCAN_BLOB_DOWNLOADS of them at a time, until stopped."""
     worker = build_worker(process.settings)
     downloads = process.settings.rescan.blob_downloads
+    log.info("worker ready", downloads=downloads)
     running: set[Future[None]] = set()
     with ThreadPoolExecutor(downloads, thread_name_prefix="download") as pool:
         while not process.stop.requested:

@@ -123,7 +123,9 @@ def scanner_may_work(indexer: Indexer) -> bool:
 
 
 def work_on_lane(process: Process, *, backfill: bool) -> None:
-    prepare(process, backfill=backfill).work(burst=process.burst, logging_level="WARNING")
+    worker = prepare(process, backfill=backfill)
+    log.info("worker ready", lane=worker.lane.name)
+    worker.work(burst=process.burst, logging_level="WARNING")
 
 
 def work(process: Process) -> None:

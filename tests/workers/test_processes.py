@@ -1,0 +1,198 @@
+"""Worker processes as they are started in production: real ones, with real signals."""
+
+from __future__ import annotations
+
+import signal
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from redis import Redis
+
+from tests.servers import wait_until
+
+WORKERS = ["proxycacheblobworker", "rescanworker", "securityworker", "sweepworker"]
+
+
+@pytest.fixture
+def config(sqlite_database: str, redis: Redis, tmp_path: Path) -> dict[str, Any]:
+    """A config.yaml with which every worker may work; there is nothing to do."""
+    address = {"host": "127.0.0.1", "port": redis.connection_pool.connection_kwargs["port"]}
+    return {
+        "DB_URI": sqlite_database,
+        "DISTRIBUTED_STORAGE_CONFIG": {
+            "default": ["LocalStorage", {"storage_path": str(tmp_path / "storage")}]
+        },
+        "FEATURE_PROXY_CACHE": True,
+        "FEATURE_SECURITY_SCANNER": True,
+        "SETUP_COMPLETE": True,
+        "SECURITY_SCANNER_V4_ENDPOINT": "http://127.0.0.1:9",
+        "RESCAN_REDIS": address,
+        "USER_EVENTS_REDIS": address,
+        "RESCAN_MAX_CONCURRENT_INDEXES": 1,
+    }
+
+
+@pytest.fixture
+def write(tmp_path: Path) -> Callable[[dict[str, Any]], Path]:
+    path = tmp_path / "config.yaml"
+
+    def write_config(config: dict[str, Any]) -> Path:
+        path.write_text(yaml.safe_dump(config))
+        return path
+
+    return write_config
+
+
+def command(worker: str, path: Path, *options: str) -> list[str]:
+    return [sys.executable, "-m", f"workers.{worker}".rstrip("."), "--config", str(path), *options]
+
+
+@contextmanager
+def running(worker: str, path: Path) -> Iterator[tuple[subprocess.Popen[str], Path]]:
+    """The worker and the file that its log goes to."""
+    log = path.with_suffix(".log")
+    with log.open("w") as stream:
+        process = subprocess.Popen(command(worker, path), stderr=stream, text=True)
+        try:
+            yield process, log
+        finally:
+            if process.poll() is None:
+                process.kill()
+            process.wait()
+
+
+def says(log: Path, text: str) -> Callable[[], bool]:
+    return lambda: text in log.read_text()
+
+
+@pytest.mark.parametrize("worker", WORKERS)
+@pytest.mark.parametrize("signum", [signal.SIGTERM, signal.SIGINT])
+def test_worker_runs_until_a_signal_and_exits_0(
+    worker: str,
+    signum: signal.Signals,
+    config: dict[str, Any],
+    write: Callable[[dict[str, Any]], Path],
+) -> None:
+    with running(worker, write(config)) as (process, log):
+        wait_until(says(log, "worker ready"), 20, "the worker is ready")
+        assert process.poll() is None
+        process.send_signal(signum)
+        assert process.wait(20) == 0, log.read_text()
+
+
+@pytest.mark.parametrize("worker", WORKERS)
+def test_burst_ends_when_there_is_nothing_left_to_do(
+    worker: str, config: dict[str, Any], write: Callable[[dict[str, Any]], Path]
+) -> None:
+    done = subprocess.run(
+        command(worker, write(config), "--burst"), timeout=30, capture_output=True, text=True
+    )
+    assert done.returncode == 0, done.stderr
+
+
+@pytest.mark.parametrize("worker", WORKERS)
+def test_wrong_configuration_is_one_sentence_and_exit_2(
+    worker: str, config: dict[str, Any], write: Callable[[dict[str, Any]], Path]
+) -> None:
+    path = write(config | {"RESCAN_JOB_TIMEOUT": "soon"})
+    done = subprocess.run(command(worker, path), timeout=30, capture_output=True, text=True)
+    assert done.returncode == 2
+    (line,) = done.stderr.splitlines()
+    assert "RESCAN_JOB_TIMEOUT" in line
+
+
+@pytest.mark.parametrize(
+    ("worker", "change", "reason"),
+    [
+        ("proxycacheblobworker", {"FEATURE_PROXY_CACHE": False}, "FEATURE_PROXY_CACHE"),
+        (
+            "proxycacheblobworker",
+            {"FEATURE_PROXY_CACHE_BLOB_DOWNLOAD": False},
+            "FEATURE_PROXY_CACHE_BLOB_DOWNLOAD",
+        ),
+        ("rescanworker", {"FEATURE_SECURITY_SCANNER": False}, "FEATURE_SECURITY_SCANNER"),
+        ("rescanworker", {"REGISTRY_STATE": "readonly"}, "REGISTRY_STATE"),
+        ("rescanworker", {"ACCOUNT_RECOVERY_MODE": True}, "ACCOUNT_RECOVERY_MODE"),
+        ("rescanworker", {"SETUP_COMPLETE": False}, "SETUP_COMPLETE"),
+        ("sweepworker", {"SECURITY_SCANNER_V4_ENDPOINT": None}, "SECURITY_SCANNER_V4_ENDPOINT"),
+    ],
+)
+def test_worker_that_may_not_work_idles_and_says_why_once(
+    worker: str,
+    change: dict[str, Any],
+    reason: str,
+    config: dict[str, Any],
+    write: Callable[[dict[str, Any]], Path],
+) -> None:
+    with running(worker, write(config | change)) as (process, log):
+        wait_until(says(log, "worker idles"), 20, "the worker idles")
+        process.send_signal(signal.SIGTERM)
+        assert process.wait(20) == 0
+        assert log.read_text().count(reason) == 1
+
+
+def test_changed_configuration_is_taken_up_on_sighup(
+    config: dict[str, Any], write: Callable[[dict[str, Any]], Path]
+) -> None:
+    path = write(config | {"SETUP_COMPLETE": False})
+    with running("proxycacheblobworker", path) as (process, log):
+        wait_until(says(log, "worker idles"), 20, "the worker idles")
+        write({"RESCAN_QUEUE_NAME": "not a name"})
+        process.send_signal(signal.SIGHUP)
+        wait_until(says(log, "the old one stays"), 20, "a wrong configuration changes nothing")
+        write(config)
+        process.send_signal(signal.SIGHUP)
+        wait_until(says(log, "worker ready"), 20, "the right configuration is taken up")
+        assert process.poll() is None
+
+
+def test_parent_restarts_a_dead_child(
+    config: dict[str, Any], write: Callable[[dict[str, Any]], Path], redis: Redis
+) -> None:
+    with running("rescanworker", write(config)) as (process, log):
+        wait_until(lambda: redis.scard("rq:workers:rescan") == 1, 20, "a worker is registered")
+        (key,) = redis.smembers("rq:workers:rescan")
+        pid = int(redis.hget(key, "pid") or 0)
+        assert pid not in {0, process.pid}
+        subprocess.run(["kill", "-9", str(pid)], check=True)
+        wait_until(says(log, "child died"), 20, "the parent notices")
+        wait_until(lambda: redis.scard("rq:workers:rescan") == 2, 20, "another one is registered")
+        process.send_signal(signal.SIGTERM)
+        assert process.wait(20) == 0
+
+
+def test_children_die_with_their_parent(
+    config: dict[str, Any], write: Callable[[dict[str, Any]], Path], redis: Redis
+) -> None:
+    with running("rescanworker", write(config)) as (process, _):
+        wait_until(lambda: redis.scard("rq:workers:rescan") == 1, 20, "a worker is registered")
+        (key,) = redis.smembers("rq:workers:rescan")
+        pid = int(redis.hget(key, "pid") or 0)
+        process.kill()
+        wait_until(lambda: not Path(f"/proc/{pid}").exists(), 20, "the child is gone")
+
+
+def test_small_site_runs_all_its_workers_with_one_command(
+    config: dict[str, Any], write: Callable[[dict[str, Any]], Path]
+) -> None:
+    path = write(config | {"RESCAN_WORKERS": ["blob", "rescan", "sweep"]})
+    with running("", path) as (process, log):
+        wait_until(lambda: log.read_text().count("worker ready") >= 3, 30, "all are ready")
+        process.send_signal(signal.SIGTERM)
+        assert process.wait(20) == 0, log.read_text()
+
+
+def test_child_with_a_wrong_configuration_ends_the_parent(
+    config: dict[str, Any], write: Callable[[dict[str, Any]], Path]
+) -> None:
+    missing = {"location": ["LocalStorage", {}]}
+    path = write(config | {"RESCAN_WORKERS": ["blob"], "DISTRIBUTED_STORAGE_CONFIG": missing})
+    done = subprocess.run(command("", path), timeout=30, capture_output=True, text=True)
+    assert done.returncode == 2
+    assert "DISTRIBUTED_STORAGE_CONFIG" in done.stderr
