@@ -6,9 +6,11 @@ import json
 from dataclasses import dataclass
 from typing import Any
 
+from data.blob_records import find_blobs_of_manifest
 from data.digests import parse_digest
-
 from data.errors import DataError
+from data.manifest_records import load_manifest
+from data.storage import Storage
 from queues.errors import InvalidWork
 from queues.workqueue import WorkItem, WorkQueue
 
@@ -58,6 +60,28 @@ def read_blob_work(item: WorkItem) -> BlobWork:
         namespace=namespace,
         username=username if isinstance(username, str) else None,
     )
+
+
+def ask_for_lost_blobs(queue: WorkQueue, storage: Storage, manifest_id: int) -> list[str]:
+    """Queues the blobs of a proxied manifest whose placement is there and whose bytes are gone.
+
+    Returns their digests. A blob that has a live item already gets no other.
+    """
+    record = load_manifest(manifest_id)
+    if record is None or not record.proxied:
+        return []
+    lost = [
+        blob.digest
+        for blob in find_blobs_of_manifest(manifest_id)
+        if not blob.placeholder and storage.find(blob.digest, blob.locations) is None
+    ]
+    for digest in lost:
+        work = BlobWork(
+            digest=digest, repository_id=record.repository_id, namespace=record.namespace
+        )
+        if not queue.has_live_item(work.path()):
+            put_blob_work(queue, work, available_after=0)
+    return lost
 
 
 def put_blob_work(queue: WorkQueue, work: BlobWork, *, available_after: float) -> None:

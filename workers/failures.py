@@ -22,6 +22,7 @@ from data.errors import (
     ScannerBusy,
     ScannerDenied,
     ScannerError,
+    ScannerFetchFailed,
     ScannerRejectedManifest,
     SecretError,
     SettingsError,
@@ -67,7 +68,7 @@ def decide(error: BaseException, tries: int = 0) -> Verdict:
             return Verdict(Action.RETRY, wait_before_retry(tries))
         case SecretError() | SettingsError() | ScannerDenied():
             return Verdict(Action.LATER, 60.0)  # a person has to mend it; nothing is lost meanwhile
-        case BlobNotStored():
+        case BlobNotStored() | ScannerFetchFailed():
             return Verdict(Action.RETRY, wait_before_retry(tries))
         case DatabaseUnavailable() | RedisError() | StorageError() | ScannerError():
             return Verdict(Action.LATER, LATER_SECONDS)

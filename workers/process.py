@@ -130,7 +130,7 @@ def run_worker(
 
 
 def run_until_stopped(process: Process, work: Callable[[Process], None]) -> None:
-    """Calls `work` until it ends for good; after a SIGHUP once more, with the settings read anew."""
+    """Calls `work` until it ends for good; after a SIGHUP again, with the settings read anew."""
     work(process)
     while process.stop.take_reload():
         try:

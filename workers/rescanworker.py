@@ -10,6 +10,7 @@ Next: data/secscan/indexer.py
 from __future__ import annotations
 
 import sys
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -17,10 +18,12 @@ import structlog
 from rq import Retry, get_current_job
 
 from data.database import connection
+from data.errors import BlobNotStored
 from data.secscan.indexer import Indexer
 from data.secscan.rescan import Outcome, RescanRequest, RescanResult
 from data.secscan.status import Reason
 from data.settings import WorkerType
+from queues.blobwork import ask_for_lost_blobs
 from queues.housekeeping import Housekeeping
 from queues.rescanqueue import job_id_of
 from queues.scannergate import RedisScannerGate
@@ -28,7 +31,14 @@ from workers.failures import Action, decide, wait_before_retry
 from workers.process import Process, run_worker
 from workers.rescanprocess import RescanProcess
 from workers.supervisor import Child, supervise
-from workers.wiring import build_database, build_indexer, build_queue, build_redis, build_storage
+from workers.wiring import (
+    build_blob_queue,
+    build_database,
+    build_indexer,
+    build_queue,
+    build_redis,
+    build_storage,
+)
 
 log = structlog.get_logger()
 
@@ -43,6 +53,7 @@ class Rescanner:
 
     indexer: Indexer
     max_retries: int
+    ask_for_blobs: Callable[[int], object]  # of a manifest whose bytes are gone from storage
 
     def rescan(self, request: RescanRequest, meta: dict[str, Any]) -> RescanResult | Retry:
         """The result of one rescan, or the wish to run again. `meta` is the job's, kept with it.
@@ -54,6 +65,8 @@ class Rescanner:
             with connection():
                 result = self.indexer.index_manifest(request, job_id_of(request.manifest_id))
         except Exception as error:
+            if isinstance(error, BlobNotStored):
+                self.ask_for_blobs(request.manifest_id)
             verdict = decide(error, tries)
             meta["waiting_for"] = str(error)
             if verdict.action is Action.LATER:
@@ -105,8 +118,14 @@ def prepare(process: Process, *, backfill: bool) -> RescanProcess:
     settings = process.settings
     build_database(settings)
     redis = build_redis(settings)
-    indexer = build_indexer(settings, redis, build_storage(settings), backfill=backfill)
-    _rescanner = Rescanner(indexer=indexer, max_retries=settings.rescan.maximum_retries)
+    storage = build_storage(settings)
+    indexer = build_indexer(settings, redis, storage, backfill=backfill)
+    items = build_blob_queue(settings)
+    _rescanner = Rescanner(
+        indexer=indexer,
+        max_retries=settings.rescan.maximum_retries,
+        ask_for_blobs=lambda manifest_id: ask_for_lost_blobs(items, storage, manifest_id),
+    )
     queue = build_queue(settings, redis, backfill=backfill)
     return RescanProcess(
         queue,

@@ -18,7 +18,12 @@ from typing import Protocol
 import structlog
 
 from data.blob_records import find_blobs_of_manifest, placed_digests
-from data.errors import DatabaseUnavailable, ManifestError, ScannerRejectedManifest
+from data.errors import (
+    DatabaseUnavailable,
+    ManifestError,
+    ScannerFetchFailed,
+    ScannerRejectedManifest,
+)
 from data.manifest_records import ManifestRecord, find_manifests_by_digest, load_manifest
 from data.manifests import Layer, Manifest, parse_manifest
 from data.policy import Policy
@@ -107,9 +112,10 @@ class Indexer:
         placed = placed_digests(find_blobs_of_manifest(record.manifest_id))
         missing = [each for each in manifest.required_layer_digests if each not in placed]
         if missing:
-            waiting = describe(record, Outcome.INCOMPLETE)
-            error = f"waiting for {len(missing)} of its layers"
-            return None, replace(waiting, error=error, missing=tuple(sorted(missing)))
+            waiting = describe(
+                record, Outcome.INCOMPLETE, f"waiting for {len(missing)} of its layers"
+            )
+            return None, replace(waiting, missing=tuple(sorted(missing)))
         return manifest, nothing
 
     def oversized(self, manifest: Manifest) -> Layer | None:
@@ -143,16 +149,22 @@ class Indexer:
             return describe(record, outcome_of_claim(claimed.decision, claimed.previous))
         log.info("reset", **context(record), job=claim.job, reset=claimed.reset)
         with released_on_error(record.manifest_id, claim):
-            try:
-                report = self.call_scanner(record, manifest)
-            except ScannerRejectedManifest as error:
-                result = self.fail(record, claim, str(error), "api_failure", final=True)
-                return replace(result, reset=claimed.reset)
-            if report.state is ReportState.ERROR:
-                result = self.fail(record, claim, report.err, report.indexer_state, final=False)
-            else:
-                result = self.complete(record, claim, report)
+            result = self.index_claimed(record, manifest, claim)
         return replace(result, reset=claimed.reset)
+
+    def index_claimed(
+        self, record: ManifestRecord, manifest: Manifest, claim: Claim
+    ) -> RescanResult:
+        """Clair's word on the manifest, recorded: a report, a refusal, a layer it can't fetch."""
+        try:
+            report = self.call_scanner(record, manifest)
+        except ScannerRejectedManifest as error:
+            return self.fail(record, claim, str(error), "api_failure", final=True)
+        except ScannerFetchFailed as error:
+            return self.fail(record, claim, str(error), "server_error", final=False)
+        if report.state is ReportState.ERROR:
+            return self.fail(record, claim, report.err, report.indexer_state, final=False)
+        return self.complete(record, claim, report)
 
     def call_scanner(self, record: ManifestRecord, manifest: Manifest) -> IndexReport:
         """Tells Clair where the layers are (tokens live 60 s, so they are minted here) and waits."""

@@ -62,6 +62,16 @@ class Pipeline:
         self.queue = RescanQueue("rescan", connection=redis)
         self.blob_worker: BlobWorker = build_worker(settings)
 
+    @property
+    def storage_path(self) -> Path:
+        return Path(str(self.settings.storage.config["default"][1]["storage_path"]))
+
+    def move_layer_server_away(self) -> None:
+        """From now on Clair is given addresses where nothing answers."""
+        nowhere = {"layer_server_url": "http://127.0.0.1:9"}
+        rescan = self.settings.rescan.model_copy(update=nowhere)
+        self.settings = self.settings.model_copy(update={"rescan": rescan})
+
     def publish(self, image: Any) -> None:
         self.upstream.store.add(image)
 

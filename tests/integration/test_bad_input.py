@@ -13,11 +13,13 @@ from structlog.testing import capture_logs
 
 from data.models import Manifest, ManifestSecurityStatus
 from data.secscan.status import IndexStatus, Reason
+from data.storage.blobstore import blob_path
 from queues.rescanjob import RescanJob
 from queues.rescanqueue import job_id_of
 from tests.integration.pipeline import Pipeline, pipeline
 from workers.demo import registryfaults, scannerfaults
 from workers.demo.sampleimages import debian_image
+from workers.demo.scannerstandin import FetchFailure
 
 IMAGE = debian_image("library/app")
 
@@ -199,3 +201,31 @@ def test_scanner_that_is_away(quay: Pipeline) -> None:
     quay.queue.enqueue_rescan(manifest_id, Reason.MANUAL, timeout=60)
     quay.run_rescan_worker()
     assert quay.status(manifest_id) is IndexStatus.COMPLETED
+
+
+def test_placed_blob_whose_file_is_gone_is_fetched_again(quay: Pipeline) -> None:
+    manifest_id = complete(quay)
+    digest = IMAGE.layer_digests[1]
+    store = quay.blob_worker.placer.storage.preferred
+    (quay.storage_path / blob_path(digest)).unlink()
+    quay.run_rescan_worker()
+    assert quay.status(manifest_id) is None
+    (item,) = quay.items()
+    assert digest in item.queue_name
+    quay.run_blob_worker()
+    assert store.exists(digest)
+    quay.queue.enqueue_rescan(manifest_id, Reason.MANUAL, timeout=60)
+    quay.run_rescan_worker()
+    assert quay.status(manifest_id) is IndexStatus.COMPLETED
+
+
+def test_layer_that_the_scanner_cannot_fetch_counts_against_the_manifest(quay: Pipeline) -> None:
+    manifest_id = complete(quay)
+    quay.scanner.fetch_failure = FetchFailure.STATUS
+    quay.move_layer_server_away()
+    quay.run_rescan_worker()
+    row = quay.row(manifest_id)
+    assert row.index_status == IndexStatus.FAILED
+    assert json.loads(row.metadata_json) == {"retry_count": 1, "last_failed_hash": "server_error"}
+    assert quay.queue.connection.get("rescan:rescan:circuit") is None, "Clair is well"
+    assert quay.queue.depth().scheduled == 1
