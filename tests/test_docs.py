@@ -1,0 +1,85 @@
+"""Docs are held against the code, both ways; the house is held against its rules."""
+
+from __future__ import annotations
+
+import ast
+import re
+from pathlib import Path
+
+import pytest
+
+from data.settings import setting_docs
+
+ROOT = Path(__file__).parent.parent
+README = (ROOT / "README.md").read_text()
+OURS = ("RESCAN_", "PROXY_CACHE_AUTO_RESET_SECURITY_STATUS")
+MAIN_PATH = [
+    "workers/proxycacheblobworker.py",
+    "data/completion.py",
+    "queues/rescanqueue.py",
+    "workers/rescanworker.py",
+    "data/secscan/indexer.py",
+]
+MAY_IMPORT = {
+    "data": {"data"},
+    "queues": {"data", "queues"},
+    "workers": {"data", "queues", "workers"},
+}
+
+
+def python_files(folder: str) -> list[Path]:
+    return sorted((ROOT / folder).rglob("*.py"))
+
+
+def settings_table() -> dict[str, str]:
+    """key -> meaning, from the README."""
+    table = README.partition("<!-- settings")[2].partition("<!-- /settings -->")[0]
+    return dict(re.findall(r"^\| `(\w+)` \| .*? \| (.+) \|$", table, re.MULTILINE))
+
+
+def test_every_setting_of_ours_is_in_the_readme_with_its_meaning() -> None:
+    documented = {d.key: d.meaning for d in setting_docs() if d.key.startswith(OURS)}
+    assert settings_table() == documented
+
+
+def test_each_file_of_the_main_path_names_the_next() -> None:
+    for file, following in zip(MAIN_PATH, [*MAIN_PATH[1:], None], strict=True):
+        docstring = ast.get_docstring(ast.parse((ROOT / file).read_text())) or ""
+        last = docstring.splitlines()[-1]
+        if following is None:
+            assert "Next:" not in docstring
+        else:
+            assert last == f"Next: {following}"
+
+
+@pytest.mark.parametrize("folder", sorted(MAY_IMPORT))
+def test_imports_go_one_way(folder: str) -> None:
+    for path in python_files(folder):
+        for node in ast.walk(ast.parse(path.read_text())):
+            names = [node.module or ""] if isinstance(node, ast.ImportFrom) else []
+            names += [alias.name for alias in node.names] if isinstance(node, ast.Import) else []
+            ours = {name.partition(".")[0] for name in names} & set(MAY_IMPORT)
+            assert ours <= MAY_IMPORT[folder], path
+
+
+@pytest.mark.parametrize("folder", sorted(MAY_IMPORT))
+def test_every_file_says_what_it_is_and_has_one_subject(folder: str) -> None:
+    for path in python_files(folder):
+        source = path.read_text()
+        assert ast.get_docstring(ast.parse(source)), path
+        assert len(source.splitlines()) <= 350, path
+
+
+def test_the_job_is_found_under_its_name() -> None:
+    """`workers.rescanworker.rescan_manifest` is wire format: renaming it strands queued jobs."""
+    from queues.rescanjob import RESCAN_FUNCTION
+    from workers import rescanworker
+
+    assert RESCAN_FUNCTION == "workers.rescanworker.rescan_manifest"
+    assert rescanworker.rescan_manifest.__qualname__ == "rescan_manifest"
+
+
+def test_every_linked_file_is_there() -> None:
+    for page in [ROOT / "README.md", ROOT / "CHANGELOG.md", *(ROOT / "conf").glob("*.md")]:
+        for target in re.findall(r"\]\(([^)#:]+)\)", page.read_text()):
+            assert (page.parent / target).exists(), (page.name, target)
