@@ -1,0 +1,283 @@
+"""Which manifests did this blob complete: in every repository, in one statement."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import threading
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import pytest
+
+from data.blob_records import record_placement
+from data.completion import find_manifests_completed_by, select_sharing_manifests
+from data.database import connection
+from data.manifests import media_types, parse_manifest
+from data.models import (
+    ImageStorage,
+    ImageStorageLocation,
+    ImageStoragePlacement,
+    Manifest,
+    ManifestBlob,
+    ManifestSecurityStatus,
+    User,
+    database_proxy,
+)
+from data.proxycache import create_proxy_organization, create_repository, write_manifest
+from data.secscan.status import IndexStatus
+
+pytestmark = pytest.mark.usefixtures("locations")
+
+
+@pytest.fixture
+def locations(database: str) -> str:
+    ImageStorageLocation.create(name="default")
+    create_proxy_organization("proxy", "upstream.example", insecure=True)
+    create_proxy_organization("mirror", "upstream.example", insecure=True)
+    User.create(username="plain", organization=True)
+    return database
+
+
+def digest_of(name: str) -> str:
+    return f"sha256:{hashlib.sha256(name.encode()).hexdigest()}"
+
+
+def image(
+    name: str, layers: Sequence[str], *, foreign: Sequence[str] = (), organization: str = "proxy"
+) -> int:
+    """A manifest row with placeholders for its config (`<name>-config`) and layers."""
+    document = {
+        "schemaVersion": 2,
+        "config": {
+            "mediaType": media_types.OCI_CONFIG,
+            "digest": digest_of(f"{name}-config"),
+            "size": 1,
+        },
+        "layers": [
+            {"mediaType": "application/x-layer", "digest": digest_of(layer), "size": 1}
+            | ({"urls": ["https://example.com/layer"]} if layer in foreign else {})
+            for layer in layers
+        ],
+    }
+    text = json.dumps(document)
+    manifest_id, _ = write_manifest(
+        create_repository(organization, name),
+        digest_of(text),
+        media_types.OCI_MANIFEST,
+        text,
+        parse_manifest(text, media_types.OCI_MANIFEST),
+    )
+    return manifest_id
+
+
+def place(*names: str) -> None:
+    for name in names:
+        record_placement(
+            digest_of(name), repository_id=1, location="default", size=1, keep_seconds=60
+        )
+
+
+def completed_by(name: str) -> list[int]:
+    return [each.manifest_id for each in find_manifests_completed_by(digest_of(name))]
+
+
+def test_only_the_last_layer_completes() -> None:
+    manifest_id = image("app", ["a", "b"])
+    place("app-config", "a")
+    assert completed_by("a") == []
+    place("b")
+    assert completed_by("b") == completed_by("a") == [manifest_id]
+
+
+def test_config_is_not_needed_and_is_named_when_it_is_missing() -> None:
+    manifest_id = image("app", ["a", "b"])
+    place("a", "b")
+    (completed,) = find_manifests_completed_by(digest_of("b"))
+    assert completed.manifest_id == manifest_id
+    assert completed.missing_config == digest_of("app-config")
+    assert (completed.namespace, completed.repository) == ("proxy", "app")
+
+
+def test_a_missing_layer_is_no_missing_config() -> None:
+    image("app", ["a", "b"])
+    place("app-config", "a")
+    assert completed_by("a") == []
+
+
+def test_every_repository_that_shares_the_blob_is_looked_at() -> None:
+    first = image("one", ["base", "a"])
+    second = image("two", ["base", "b"], organization="mirror")
+    place("a", "b", "base")
+    assert completed_by("base") == [first, second]
+    assert completed_by("a") == [first]
+
+
+def test_organisations_that_are_no_proxy_are_left_alone() -> None:
+    image("one", ["base"], organization="plain")
+    place("base")
+    assert completed_by("base") == []
+
+
+def test_foreign_layers_count_as_placed() -> None:
+    windows = image("windows", ["f1", "f2", "f3", "own"], foreign=["f1", "f2", "f3"])
+    place("own")
+    assert completed_by("own") == [windows]
+
+
+def test_foreign_layers_do_not_hide_a_missing_one() -> None:
+    image("windows", ["f1", "own", "late"], foreign=["f1"])
+    place("own")
+    assert completed_by("own") == []
+
+
+@pytest.mark.parametrize(
+    ("status", "found"),
+    [
+        (IndexStatus.MANIFEST_UNSUPPORTED, True),
+        (IndexStatus.FAILED, True),
+        (IndexStatus.SCAN_RETRIES_EXHAUSTED, True),
+        (IndexStatus.PENDING, True),
+        (IndexStatus.IN_PROGRESS, True),
+        (IndexStatus.COMPLETED, False),
+        (IndexStatus.MANIFEST_LAYER_TOO_LARGE, False),
+    ],
+)
+def test_settled_manifests_are_passed_over(status: IndexStatus, found: bool) -> None:
+    manifest_id = image("app", ["a"])
+    ManifestSecurityStatus.create(
+        manifest_id=manifest_id,
+        repository_id=1,
+        index_status=status,
+        indexer_hash="none",
+        indexer_version=4,
+    )
+    place("a")
+    assert completed_by("a") == ([manifest_id] if found else [])
+
+
+def test_child_that_nobody_pulled_is_not_complete() -> None:
+    """It has neither bytes nor blob rows; linked to a blob it would still have no bytes."""
+    manifest_id = image("app", ["a"])
+    Manifest.update(manifest_bytes="").where(Manifest.id == manifest_id).execute()
+    place("a", "app-config")
+    assert completed_by("a") == []
+
+
+def test_unreadable_manifest_with_something_missing_is_not_complete() -> None:
+    manifest_id = image("app", ["a", "b"])
+    Manifest.update(manifest_bytes="not json").where(Manifest.id == manifest_id).execute()
+    place("a", "b")
+    assert completed_by("a") == []
+
+
+def test_several_rows_for_one_digest_are_placed_together() -> None:
+    """Old installations hold several rows of one blob, each linked by other manifests."""
+    first = image("one", ["base"])
+    twin = ImageStorage.create(content_checksum=digest_of("base"), image_size=1)
+    second = image("two", ["other"])
+    ManifestBlob.create(repository_id=2, manifest_id=second, blob_id=twin.id)
+    place("other", "two-config", "base")
+    assert completed_by("base") == [first, second]
+
+
+def test_placements_in_several_locations_are_one() -> None:
+    manifest_id = image("app", ["a", "b"])
+    ImageStorageLocation.create(name="second")
+    place("a")
+    record_placement(digest_of("a"), repository_id=1, location="second", size=1, keep_seconds=60)
+    assert completed_by("a") == []
+    place("b")
+    assert completed_by("a") == [manifest_id]
+
+
+def test_one_statement_however_many_manifests(
+    count_statements: Callable[[], list[str]],
+) -> None:
+    for number in range(20):
+        image(f"app{number}", ["base", f"own{number}"])
+        place(f"own{number}")
+    place("base")
+    before = len(count_statements())
+    assert len(completed_by("base")) == 20
+    assert len(count_statements()) - before == 1
+
+
+def test_one_of_two_workers_sees_both_last_blobs() -> None:
+    """Both place, then both look: the look comes after the commit, so at least one sees both."""
+    manifest_id = image("app", ["a", "b"])
+    placed = threading.Barrier(2, timeout=10)
+    seen: dict[str, list[int]] = {}
+
+    def work(name: str) -> None:
+        with connection():
+            place(name)
+            placed.wait()
+            seen[name] = completed_by(name)
+
+    threads = [threading.Thread(target=work, args=(name,)) for name in ("a", "b")]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert seen == {"a": [manifest_id], "b": [manifest_id]}
+
+
+@pytest.mark.parametrize("database_uri", ["postgresql"], indirect=True)
+def test_no_table_is_scanned() -> None:
+    """The plan on PostgreSQL, with tables large enough that a scan would hurt."""
+    fill_tables(manifests=3000, blobs_each=8)
+    sql, parameters = select_sharing_manifests(digest_of("unique-7")).sql()
+    cursor = database_proxy.execute_sql(f"EXPLAIN {sql}", parameters)
+    plan = "\n".join(row[0] for row in cursor.fetchall())
+    for table in ("manifest", "manifestblob", "imagestorage", "imagestorageplacement"):
+        assert f"Seq Scan on {table} " not in plan, plan
+
+
+def fill_tables(*, manifests: int, blobs_each: int) -> None:
+    repository_id = create_repository("proxy", "filled")
+    media_type_id = Manifest.get_by_id(image("app", ["a"])).media_type_id
+    with database_proxy.atomic():
+        blob_ids = insert(
+            ImageStorage,
+            [
+                {"content_checksum": digest_of(f"unique-{n}"), "image_size": 1}
+                for n in range(manifests * blobs_each)
+            ],
+        )
+        manifest_ids = insert(
+            Manifest,
+            [
+                {
+                    "repository_id": repository_id,
+                    "digest": digest_of(f"manifest-{n}"),
+                    "media_type_id": media_type_id,
+                    "manifest_bytes": "{}",
+                }
+                for n in range(manifests)
+            ],
+        )
+        insert(
+            ManifestBlob,
+            [
+                {
+                    "repository_id": repository_id,
+                    "manifest_id": manifest_ids[n // blobs_each],
+                    "blob_id": blob_id,
+                }
+                for n, blob_id in enumerate(blob_ids)
+            ],
+        )
+        insert(
+            ImageStoragePlacement,
+            [{"storage_id": blob_id, "location_id": 1} for blob_id in blob_ids],
+        )
+    database_proxy.execute_sql("ANALYZE")
+
+
+def insert(model: type[Any], rows: Sequence[dict[str, Any]]) -> list[int]:
+    """The ids of the new rows, in order; as many at a time as PostgreSQL takes parameters."""
+    for start in range(0, len(rows), 1000):
+        model.insert_many(rows[start : start + 1000]).execute()
+    query = model.select(model.id).order_by(model.id.desc()).limit(len(rows))
+    return sorted(row.id for row in query)
