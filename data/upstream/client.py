@@ -6,6 +6,7 @@ The API is that of the OCI distribution specification, chapter "Pull".
 from __future__ import annotations
 
 import builtins
+import os
 import re
 import urllib.request
 from collections.abc import Iterator, Mapping
@@ -74,8 +75,9 @@ class UpstreamClient:
 
     Times are in seconds: to connect, between two pieces of an answer, and for one manifest or blob
     from the first request to the last byte. `allowed_hosts` is Quay's SSRF_ALLOWED_HOSTS.
-    `proxies` is as `urllib.request.getproxies_environment` gives it, and by default that of the
-    environment; `ca_bundle` is a PEM file that replaces the system's authorities.
+    `proxies` is as `urllib.request.getproxies_environment` gives it; `ca_bundle` is a PEM file that
+    replaces the system's authorities. Both are by default what the environment says, as they are
+    for Quay: http_proxy, https_proxy, no_proxy, and REQUESTS_CA_BUNDLE.
     """
 
     def __init__(
@@ -98,7 +100,7 @@ class UpstreamClient:
             AddressGuard(configured=configured_authorities(upstream), allowed_hosts=allowed_hosts),
             Timeouts(connect=connect_timeout, idle=idle_timeout),
             proxies=urllib.request.getproxies_environment() if proxies is None else proxies,
-            ca_bundle=ca_bundle,
+            ca_bundle=ca_bundle or os.environ.get("REQUESTS_CA_BUNDLE"),
         )
         self._fetcher = Fetcher(connections=self._connections, pause=retry_pause)
         self._authorizations = Authorizations()

@@ -149,7 +149,8 @@ def pool_classes(guard: AddressGuard, idle: float) -> dict[str, type[HTTPConnect
 
     class Connection(_GuardedConnection):
         address_guard = guard
-        response_class = functools.partial(_TimedAnswer, idle)  # type: ignore[assignment]
+        # A staticmethod, because from Python 3.14 on a bare partial binds as a method.
+        response_class = staticmethod(functools.partial(_TimedAnswer, idle))  # type: ignore[assignment]
 
     class TLSConnection(Connection, HTTPSConnection):
         pass

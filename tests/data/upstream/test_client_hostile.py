@@ -225,6 +225,17 @@ def test_a_length_that_is_none_announces_nothing(
         assert b"".join(stream.chunks) == b"hello"
 
 
+def test_a_length_beside_chunks_announces_nothing(
+    client: UpstreamClient, registry: UpstreamRegistry, image: Image
+) -> None:
+    head = OK + b"Content-Length: 3\r\nTransfer-Encoding: chunked\r\n\r\n"
+    registry.troubles.add(Raw(head + b"5\r\nhello\r\n0\r\n\r\n"))
+
+    with client.open_blob(image.name, image.layer_digests[0]) as stream:
+        assert stream.size is None
+        assert b"".join(stream.chunks) == b"hello"
+
+
 def test_leaving_a_blob_early_ends_its_connection_alone(
     client: UpstreamClient, registry: UpstreamRegistry, image: Image
 ) -> None:

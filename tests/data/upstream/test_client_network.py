@@ -2,22 +2,16 @@
 
 from __future__ import annotations
 
-import datetime
-import ipaddress
 import socket
-import ssl
+import threading
 from collections.abc import Iterator
-from dataclasses import dataclass
-from pathlib import Path
+from contextlib import suppress
 
 import pytest
-from cryptography import x509
-from cryptography.hazmat.primitives import hashes, serialization
-from cryptography.hazmat.primitives.asymmetric import ec
-from cryptography.x509.oid import NameOID
 
 from data.errors import UpstreamRefused, UpstreamUnavailable
-from tests.answering import AnsweringServer, Canned
+from tests.answering import AnsweringServer, Canned, ScriptedServer
+from tests.certificates import Certificate, make_certificate
 from tests.data.upstream.conftest import ClientFor, fetch_blob
 from workers.demo.images import Image, sha256_digest
 from workers.demo.imagestore import ImageStore
@@ -28,48 +22,9 @@ from workers.demo.upstreamregistry import UpstreamRegistry
 LOGIN = ("robot", "s3cret")
 
 
-@dataclass(frozen=True, slots=True)
-class Certificate:
-    """A self-signed certificate for 127.0.0.1, as PEM files."""
-
-    certificate: Path
-    key: Path
-
-    def server_context(self) -> ssl.SSLContext:
-        context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-        context.load_cert_chain(self.certificate, self.key)
-        return context
-
-
 @pytest.fixture(scope="module")
 def certificate(tmp_path_factory: pytest.TempPathFactory) -> Certificate:
-    key = ec.generate_private_key(ec.SECP256R1())
-    name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "upstream stand-in")])
-    now = datetime.datetime.now(datetime.UTC)
-    address = x509.IPAddress(ipaddress.ip_address("127.0.0.1"))
-    certificate = (
-        x509.CertificateBuilder()
-        .subject_name(name)
-        .issuer_name(name)
-        .public_key(key.public_key())
-        .serial_number(x509.random_serial_number())
-        .not_valid_before(now - datetime.timedelta(days=1))
-        .not_valid_after(now + datetime.timedelta(days=1))
-        .add_extension(x509.SubjectAlternativeName([address]), critical=False)
-        .add_extension(x509.BasicConstraints(ca=True, path_length=None), critical=True)
-        .sign(key, hashes.SHA256())
-    )
-    directory = tmp_path_factory.mktemp("tls")
-    files = Certificate(directory / "certificate.pem", directory / "key.pem")
-    files.certificate.write_bytes(certificate.public_bytes(serialization.Encoding.PEM))
-    files.key.write_bytes(
-        key.private_bytes(
-            serialization.Encoding.PEM,
-            serialization.PrivateFormat.PKCS8,
-            serialization.NoEncryption(),
-        )
-    )
-    return files
+    return make_certificate(tmp_path_factory.mktemp("tls"))
 
 
 @pytest.fixture
@@ -81,11 +36,24 @@ def secure(certificate: Certificate, image: Image) -> Iterator[UpstreamRegistry]
 def test_https_with_a_trusted_certificate(
     client_for: ClientFor, secure: UpstreamRegistry, certificate: Certificate, image: Image
 ) -> None:
-    client = client_for(secure.host, insecure=False, ca_bundle=str(certificate.certificate))
+    client = client_for(secure.host, insecure=False, ca_bundle=str(certificate.path))
 
     assert client.get_manifest(image.name, "latest").digest == image.digest
     digest = image.layer_digests[0]
     assert fetch_blob(client, image.name, digest) == image.blobs[digest].read()
+
+
+def test_the_authorities_of_the_environment_are_trusted(
+    client_for: ClientFor,
+    secure: UpstreamRegistry,
+    certificate: Certificate,
+    image: Image,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setenv("REQUESTS_CA_BUNDLE", str(certificate.path))
+    client = client_for(secure.host, insecure=False)
+
+    assert client.get_manifest(image.name, "latest").digest == image.digest
 
 
 def test_https_with_a_certificate_that_nobody_trusts(
@@ -129,7 +97,7 @@ def test_no_redirect_leads_from_https_to_http(
     client = client_for(
         secure.host,
         insecure=False,
-        ca_bundle=str(certificate.certificate),
+        ca_bundle=str(certificate.path),
         allowed_hosts=frozenset({"127.0.0.1"}),
     )
 
@@ -148,7 +116,7 @@ def test_no_login_goes_from_https_to_a_token_server_on_http(
             secure.host,
             login=LOGIN,
             insecure=False,
-            ca_bundle=str(certificate.certificate),
+            ca_bundle=str(certificate.path),
             allowed_hosts=frozenset({"127.0.0.1"}),
         )
 
@@ -169,6 +137,42 @@ def test_the_proxy_of_the_environment_is_used(
 
         assert client.get_manifest("web", "latest").digest == sha256_digest(content)
         assert [seen.path for seen in proxy.seen] == [url]
+
+
+def test_https_goes_through_a_tunnel_of_the_proxy(
+    client_for: ClientFor, secure: UpstreamRegistry, certificate: Certificate, image: Image
+) -> None:
+    asked: list[bytes] = []
+
+    def tunnel(server: ScriptedServer, client: socket.socket) -> None:
+        asked.append(server.read_request(client).partition(b" HTTP/")[0])
+        with socket.create_connection(("127.0.0.1", secure.port)) as registry:
+            client.sendall(b"HTTP/1.1 200 Connection established\r\n\r\n")
+            back = threading.Thread(target=carry, args=(registry, client))
+            back.start()
+            carry(client, registry)
+            back.join()
+
+    with ScriptedServer(tunnel) as proxy:
+        client = client_for(
+            secure.host,
+            insecure=False,
+            ca_bundle=str(certificate.path),
+            proxies={"https": proxy.url},
+        )
+        for _ in range(2):
+            assert client.get_manifest(image.name, "latest").digest == image.digest
+        client.close()
+
+    assert asked == [f"CONNECT {secure.host}".encode()]
+
+
+def carry(source: socket.socket, target: socket.socket) -> None:
+    """Carries bytes one way until there are no more."""
+    with suppress(OSError):
+        while content := source.recv(65536):
+            target.sendall(content)
+        target.shutdown(socket.SHUT_WR)
 
 
 def test_no_proxy_is_used_for_hosts_that_are_excepted(
