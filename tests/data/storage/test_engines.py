@@ -125,9 +125,22 @@ def test_engine_means_the_bucket_that_quay_uses(
     assert SECRET not in link + repr(store)
 
 
-def test_region_of_the_gateway_is_signed_with() -> None:
-    store = open_storage({"here": ("RadosGWStorage", RADOS | {"region_name": "lab"})}).preferred
-    assert "%2Flab%2Fs3%2F" in (store.presign(DIGEST, 60) or "")
+@pytest.mark.parametrize(
+    ("engine", "parameters", "region"),
+    [
+        ("S3Storage", S3, "us-east-1"),
+        ("S3Storage", S3 | {"host": "s3.us-east-2.amazonaws.com"}, "us-east-2"),
+        ("S3Storage", S3 | {"host": "s3.example.com", "s3_region": "eu-west-1"}, "eu-west-1"),
+        ("RadosGWStorage", RADOS, "us-east-1"),
+        ("RadosGWStorage", RADOS | {"region_name": "lab"}, "lab"),
+        ("GoogleCloudStorage", RADOS, "auto"),
+    ],
+)
+def test_requests_are_signed_for_the_region_of_the_bucket(
+    engine: str, parameters: Mapping[str, object], region: str
+) -> None:
+    store = open_storage({"here": (engine, parameters)}).preferred
+    assert f"%2F{region}%2Fs3%2F" in (store.presign(DIGEST, 60) or "")
 
 
 def test_every_engine_of_quays_is_known_or_refused_by_name(tmp_path: Path) -> None:
