@@ -4,16 +4,14 @@ from __future__ import annotations
 
 import itertools
 import json
-import socket
-import sys
-import threading
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from http.server import BaseHTTPRequestHandler
 from typing import Any
 
 from workers.demo.images import PIECE, BlobSource
+from workers.demo.loopback import LoopbackServer
 from workers.demo.registryfaults import (
     Announcing,
     Endless,
@@ -59,57 +57,20 @@ def error_reply(status: int, code: str, headers: Mapping[str, str] | None = None
     )
 
 
-class RegistryServer(ThreadingHTTPServer):
-    """Answers on `address`; knows its open connections, so that it can end them."""
-
-    daemon_threads = True
-    block_on_close = False
-    request_queue_size = 64
+class RegistryServer(LoopbackServer):
+    """Answers requests on `address`."""
 
     def __init__(
         self, address: tuple[str, int], reply_to: Callable[[RegistryRequest], RegistryReply]
     ) -> None:
         self.reply_to = reply_to
-        self._open: set[socket.socket] = set()
-        self._lock = threading.Lock()
         super().__init__(address, _Handler)
-
-    def opened(self, connection: socket.socket) -> None:
-        with self._lock:
-            self._open.add(connection)
-
-    def closed(self, connection: socket.socket) -> None:
-        with self._lock:
-            self._open.discard(connection)
-
-    def end_connections(self) -> None:
-        """Hangs up on everybody."""
-        with self._lock:
-            connections = list(self._open)
-        for connection in connections:
-            try:
-                connection.shutdown(socket.SHUT_RDWR)
-            except OSError:
-                continue  # the other side was first
-
-    def handle_error(self, request: Any, client_address: Any) -> None:
-        """Prints errors of ours, not those of clients that hang up."""
-        if not isinstance(sys.exception(), OSError):
-            super().handle_error(request, client_address)
 
 
 class _Handler(BaseHTTPRequestHandler):
     server: RegistryServer
     protocol_version = "HTTP/1.1"
     disable_nagle_algorithm = True
-
-    def setup(self) -> None:
-        super().setup()
-        self.server.opened(self.connection)
-
-    def finish(self) -> None:
-        self.server.closed(self.connection)
-        super().finish()
 
     def version_string(self) -> str:
         return "quay-rescan-upstream-stand-in"

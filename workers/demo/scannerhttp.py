@@ -7,16 +7,15 @@ in the middle, or never come.
 from __future__ import annotations
 
 import json
-import socket
-import sys
-import threading
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from email.message import Message
 from http import HTTPStatus
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from http.server import BaseHTTPRequestHandler
 from typing import Any
+
+from workers.demo.loopback import LoopbackServer
 
 SERVER_NAME = "quay-rescan-scanner-stand-in"
 
@@ -83,42 +82,12 @@ def error_reply(status: int, message: str, headers: Mapping[str, str] | None = N
     return json_reply(status, {"code": code, "message": message}, headers)
 
 
-class Server(ThreadingHTTPServer):
-    """Answers requests on `address`; knows its open connections, so that it can end them."""
-
-    daemon_threads = True
-    block_on_close = False
+class Server(LoopbackServer):
+    """Answers requests on `address`."""
 
     def __init__(self, address: tuple[str, int], answer: Callable[[Request], Reply]) -> None:
         self.answer = answer
-        self._connections: set[socket.socket] = set()
-        self._lock = threading.Lock()
         super().__init__(address, _Handler)
-
-    def process_request(self, request: Any, client_address: Any) -> None:
-        with self._lock:
-            self._connections.add(request)
-        super().process_request(request, client_address)
-
-    def shutdown_request(self, request: Any) -> None:
-        with self._lock:
-            self._connections.discard(request)
-        super().shutdown_request(request)
-
-    def handle_error(self, request: Any, client_address: Any) -> None:
-        """Callers that hang up are none of our errors; the base class prints all others."""
-        if not isinstance(sys.exception(), ConnectionError | TimeoutError):
-            super().handle_error(request, client_address)
-
-    def end_connections(self) -> None:
-        """Cut off everybody who is connected."""
-        with self._lock:
-            connections = list(self._connections)
-        for connection in connections:
-            try:
-                connection.shutdown(socket.SHUT_RDWR)
-            except OSError:
-                continue  # already ended by the other side
 
 
 class _Handler(BaseHTTPRequestHandler):

@@ -23,12 +23,12 @@ import threading
 from collections.abc import Callable, Sequence
 from enum import Enum
 from pathlib import Path
-from typing import Self
 
 import jwt
 
 from workers.demo.layerarchive import NotATar
 from workers.demo.layerfetch import BogusManifest, RequestedManifest, is_digest, parse_manifest
+from workers.demo.loopback import StandIn
 from workers.demo.scannerfaults import Call, Delayed, Faults, replaced, spoiled
 from workers.demo.scannerhttp import Reply, Request, Server, error_reply, json_reply
 from workers.demo.scannerrecords import IndexRequests
@@ -53,7 +53,7 @@ class FetchFailure(Enum):
     """500 with the error: claircore since its controller returns the error."""
 
 
-class ScannerStandIn:
+class ScannerStandIn(StandIn):
     """The stand-in as a server in threads of this process; a context manager.
 
     `psk` is base64, as SECURITY_SCANNER_V4_PSK; None takes every request. `concurrency` is the
@@ -78,44 +78,15 @@ class ScannerStandIn:
         self._reports = Reports(vulnerabilities)
         self._psk = base64.b64decode(psk, validate=True) if psk else None
         self._slots = threading.BoundedSemaphore(concurrency)
-        self._port = port
-        self._server: Server | None = None
-
-    @property
-    def port(self) -> int:
-        """The port it listens on; stays the same when it goes down and comes back."""
-        return self._port
+        super().__init__(port)
 
     @property
     def endpoint(self) -> str:
         """What SECURITY_SCANNER_V4_ENDPOINT is to be."""
-        return f"http://127.0.0.1:{self._port}"
+        return f"http://127.0.0.1:{self.port}"
 
-    def __enter__(self) -> Self:
-        self.come_up()
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.go_down()
-
-    def come_up(self) -> None:
-        """Listen, on the same port as before if it was up before."""
-        self._server = Server(("127.0.0.1", self._port), self.answer)
-        self._port = self._server.server_address[1]
-        threading.Thread(
-            target=self._server.serve_forever,
-            kwargs={"poll_interval": 0.05},
-            name="scanner-stand-in",
-            daemon=True,
-        ).start()
-
-    def go_down(self) -> None:
-        """Stop listening and cut off everybody; reports and records stay."""
-        if self._server is not None:
-            self._server.shutdown()
-            self._server.server_close()
-            self._server.end_connections()
-            self._server = None
+    def new_server(self, address: tuple[str, int]) -> Server:
+        return Server(address, self.answer)
 
     def answer(self, request: Request) -> Reply:
         """The reply to a request; does the work."""

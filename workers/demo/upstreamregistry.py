@@ -14,16 +14,15 @@ import argparse
 import re
 import ssl
 import sys
-import threading
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Self
 
 from workers.demo.imagearchive import ImageUnreadable
 from workers.demo.imagefiles import load_image
 from workers.demo.images import BlobSource
 from workers.demo.imagestore import ImageStore
+from workers.demo.loopback import StandIn
 from workers.demo.registryfaults import Call, Failing, Fault, Redirecting, Troubles
 from workers.demo.registryhttp import (
     RegistryReply,
@@ -46,7 +45,7 @@ class Route:
     reference: str = ""
 
 
-class UpstreamRegistry:
+class UpstreamRegistry(StandIn):
     """The registry as a server in threads of this process; a context manager.
 
     `troubles` is what goes wrong; `requests` are all that came, in order. It may go down and come
@@ -65,52 +64,25 @@ class UpstreamRegistry:
         self.troubles = Troubles()
         self.doorkeeper = Doorkeeper(access or Access())
         self.requests: list[RegistryRequest] = []
-        self._port = port
         self._tls = tls
-        self._server: RegistryServer | None = None
-
-    @property
-    def port(self) -> int:
-        return self._port
+        super().__init__(port)
 
     @property
     def host(self) -> str:
         """What `upstream_registry` is to be; `insecure` too, unless there is `tls`."""
-        return f"127.0.0.1:{self._port}"
+        return f"127.0.0.1:{self.port}"
 
     @property
     def url(self) -> str:
         return f"{'https' if self._tls else 'http'}://{self.host}"
 
-    def __enter__(self) -> Self:
-        self.come_up()
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.go_down()
-
-    def come_up(self) -> None:
-        """Listens, on the same port as before if it was up before."""
-        self._server = RegistryServer(("127.0.0.1", self._port), self.answer)
-        self._port = self._server.server_address[1]
+    def new_server(self, address: tuple[str, int]) -> RegistryServer:
+        server = RegistryServer(address, self.answer)
         if self._tls is not None:
-            self._server.socket = self._tls.wrap_socket(
-                self._server.socket, server_side=True, do_handshake_on_connect=False
+            server.socket = self._tls.wrap_socket(
+                server.socket, server_side=True, do_handshake_on_connect=False
             )
-        threading.Thread(
-            target=self._server.serve_forever,
-            kwargs={"poll_interval": 0.05},
-            name="upstream-registry",
-            daemon=True,
-        ).start()
-
-    def go_down(self) -> None:
-        """Stops listening and hangs up on everybody; images and requests stay."""
-        if self._server is not None:
-            self._server.shutdown()
-            self._server.server_close()
-            self._server.end_connections()
-            self._server = None
+        return server
 
     def count(self, call: Call, reference: str | None = None) -> int:
         """How many requests came that are of this call, for one tag or digest or for all."""
