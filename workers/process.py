@@ -12,6 +12,7 @@ import argparse
 import signal
 import sys
 import threading
+import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -21,9 +22,13 @@ import structlog
 
 from data.errors import SettingsError
 from data.settings import RegistryState, Settings, WorkerType, read_settings
+from workers.liveness import TOUCH_SECONDS, alive_file
 from workers.logs import set_up_logs
 
 log = structlog.get_logger()
+
+# An idle worker gives a sign of life this often.
+IDLE_LOOK_SECONDS = 30.0
 
 EXIT_DONE = 0
 EXIT_FAILED = 1
@@ -45,6 +50,8 @@ class Stop:
     event: threading.Event = field(default_factory=threading.Event)
     reload: bool = False
     final: bool = False
+    alive_file: Path | None = None  # touched by `wait`, for `workers.liveness`
+    touched: float = 0.0
 
     def request(self, signum: int, frame: FrameType | None) -> None:
         del frame
@@ -72,8 +79,20 @@ class Stop:
         return self.event.is_set()
 
     def wait(self, seconds: float | None = None) -> bool:
-        """Waits so long, or until a stop is asked for; True when it was."""
+        """Waits so long, or until a stop is asked for; True when it was. Gives a sign of life."""
+        self.touch()
         return self.event.wait(seconds)
+
+    def touch(self) -> None:
+        now = time.monotonic()
+        if self.alive_file is None or now - self.touched < TOUCH_SECONDS:
+            return
+        self.touched = now
+        try:
+            self.alive_file.touch()
+        except OSError as error:
+            log.warning("no sign of life", file=str(self.alive_file), error=str(error))
+            self.alive_file = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -107,7 +126,7 @@ def run_worker(
     program = f"workers.{MODULES[worker]}"
     arguments = parse_arguments(program, description, sys.argv[1:] if argv is None else argv)
     set_up_logs(worker=worker.value)
-    stop = Stop()
+    stop = Stop(alive_file=alive_file(MODULES[worker]))
     stop.listen()
     try:
         settings = read_settings(arguments.config)
@@ -161,8 +180,8 @@ MODULES = {
 def idle(process: Process, reason: str) -> None:
     """Says why, once, and does nothing until it is stopped, as Quay's workers do."""
     log.warning("worker idles", reason=reason)
-    if not process.burst:
-        process.stop.wait()
+    while not process.burst and not process.stop.wait(IDLE_LOOK_SECONDS):
+        pass
 
 
 def idle_reason(settings: Settings, worker: WorkerType) -> str | None:
