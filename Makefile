@@ -1,0 +1,45 @@
+# `make demo` and `make test` do all on a fresh machine with Python 3.11+, make and a package index.
+
+# The first Python that runs and is new enough, or nothing.
+PYTHON := $(firstword $(foreach version,3.13 3.12 3.11 3.14 3,\
+            $(shell p=$$(command -v python$(version) 2>/dev/null) && \
+            $$p -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && echo $$p)))
+BIN := .venv/bin
+ARGUMENTS ?=
+
+.PHONY: help demo test lint bench nightly clean
+
+help: ## What there is to make
+	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  make %-8s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+demo: .venv/run ## The whole pipeline on this machine (ARGUMENTS="--json --image PATH")
+	@$(BIN)/python -m workers.demo $(ARGUMENTS)
+
+test: .venv/test ## The whole suite, on real servers (ARGUMENTS="-k name")
+	$(BIN)/python -m pytest -q -n 2 --dist loadgroup $(ARGUMENTS)
+
+lint: .venv/test ## Lint, format and types
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+bench: .venv/test ## The figures, as ratios in one run (ARGUMENTS="--quick --json")
+	@$(BIN)/python -m tests.benchmarks $(ARGUMENTS)
+
+nightly: .venv/test ## The suite with large fuzz and kill counts: about an hour
+	FUZZ_EXAMPLES=100000 FAULT_KILLS=200 $(BIN)/python -m pytest -q -n 2 --dist loadgroup --timeout 7200
+
+clean: ## Removes what was installed and built here
+	rm -rf .venv build .pytest_cache .mypy_cache .ruff_cache .hypothesis
+
+.venv/run: requirements.txt
+	@test -n "$(PYTHON)" || { echo "make: Python 3.11 or newer is needed, and none was found" >&2; exit 2; }
+	@test -x $(BIN)/python || { echo "Making .venv with $(PYTHON)"; $(PYTHON) -m venv .venv; }
+	@echo "Installing what running needs"
+	@$(BIN)/python -m pip install -q --disable-pip-version-check -r requirements.txt
+	@touch $@
+
+.venv/test: requirements.txt tests/requirements.txt .venv/run
+	@echo "Installing what testing adds"
+	@$(BIN)/python -m pip install -q --disable-pip-version-check -r tests/requirements.txt
+	@touch $@
