@@ -11,6 +11,7 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Iterable
 from dataclasses import dataclass
+from typing import Any
 
 from peewee import JOIN, Case, ModelSelect, fn
 
@@ -107,13 +108,23 @@ def select_sharing_manifests(digest: str) -> ModelSelect[Manifest]:
 
     Walks imagestorage_content_checksum -> manifestblob_blob_id -> manifestblob_manifest_id_blob_id
     -> imagestorageplacement_storage_id; nothing here scans a table. The bytes are read only where
-    something is missing that may be the config (one blob) or foreign layers (which have "urls").
+    something is missing that may be the config or foreign layers.
     """
     counts = count_missing_blobs(digest).alias("counts")
+    needed_bytes = Case(None, [(counts.c.missing == 0, "")], Manifest.manifest_bytes)
+    return select_candidates(counts, needed_bytes)
+
+
+def select_candidates(counts: Any, manifest_bytes: Any) -> ModelSelect[Manifest]:
+    """The rows that `group_by_manifest` folds, for `counts` of (manifest_id, missing).
+
+    Of manifests that lack nothing, one blob (it may be the config), or foreign layers ("urls").
+    """
     unplaced = ManifestBlob.alias()
     placed = ImageStoragePlacement.select().where(
         ImageStoragePlacement.storage_id == unplaced.blob_id
     )
+    lacks_blob = (counts.c.missing > 0) & (unplaced.manifest_id == Manifest.id) & ~fn.EXISTS(placed)
     return (
         Manifest.select(
             Manifest.id,
@@ -122,7 +133,7 @@ def select_sharing_manifests(digest: str) -> ModelSelect[Manifest]:
             Repository.name,
             Manifest.digest,
             MediaType.name,
-            Case(None, [(counts.c.missing == 0, "")], Manifest.manifest_bytes),
+            manifest_bytes,
             ImageStorage.content_checksum,
         )
         .join(counts, on=(counts.c.manifest_id == Manifest.id))
@@ -130,14 +141,7 @@ def select_sharing_manifests(digest: str) -> ModelSelect[Manifest]:
         .join_from(Manifest, Repository, on=(Repository.id == Manifest.repository_id))
         .join_from(Repository, User, on=(User.id == Repository.namespace_user_id))
         .join_from(User, ProxyCacheConfig, on=(ProxyCacheConfig.organization_id == User.id))
-        .join_from(
-            Manifest,
-            unplaced,
-            JOIN.LEFT_OUTER,
-            on=(
-                (counts.c.missing > 0) & (unplaced.manifest_id == Manifest.id) & ~fn.EXISTS(placed)
-            ),
-        )
+        .join_from(Manifest, unplaced, JOIN.LEFT_OUTER, on=lacks_blob)
         .join_from(
             unplaced, ImageStorage, JOIN.LEFT_OUTER, on=(ImageStorage.id == unplaced.blob_id)
         )

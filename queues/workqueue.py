@@ -107,6 +107,12 @@ class WorkQueue:
             state_id=new_uuid(),
         ).execute()
 
+    def has_item(self, path: Iterable[str]) -> bool:
+        """Whether there is an item of exactly this name, with or without a retry left."""
+        name = "/".join((self.name, *path)) + "/"
+        named = QueueItem.queue_name == name
+        return bool(QueueItem.select(QueueItem.id).where(named).limit(1).exists())
+
     def has_live_item(self, path: Iterable[str]) -> bool:
         """Whether an item of exactly this name still has a retry left."""
         name = "/".join((self.name, *path)) + "/"

@@ -144,7 +144,7 @@ def scanner_may_work(indexer: Indexer) -> bool:
 def work_on_lane(process: Process, *, backfill: bool) -> None:
     worker = prepare(process, backfill=backfill)
     log.info("worker ready", lane=worker.lane.name)
-    worker.work(burst=process.burst, logging_level="WARNING")
+    worker.work(burst=process.burst, logging_level=None)
 
 
 def work(process: Process) -> None:

@@ -123,7 +123,7 @@ class Pipeline:
             burst=True,
             stop=Stop(),
         )
-        rescanworker.prepare(process, backfill=False).work(burst=True, logging_level="WARNING")
+        rescanworker.prepare(process, backfill=False).work(burst=True, logging_level=None)
 
     def run(self) -> None:
         self.run_blob_worker()
