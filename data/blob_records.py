@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Collection, Iterable
 from dataclasses import dataclass
 from datetime import timedelta
+from typing import Any
 
 from peewee import JOIN
 
@@ -125,7 +126,7 @@ def location_ids(names: Collection[str]) -> dict[str, int]:
     rows = ImageStorageLocation.select(ImageStorageLocation.name, ImageStorageLocation.id).where(
         ImageStorageLocation.name.in_(list(names))
     )
-    found: dict[str, int] = {name: location_id for name, location_id in fetch_rows(rows)}
+    found: dict[Any, Any] = dict(fetch_rows(rows))
     missing = sorted(set(names) - set(found))
     if missing:
         raise SettingsError(

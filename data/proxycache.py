@@ -1,9 +1,9 @@
 """A proxied organisation: its upstream, and what Quay writes when a client pulls through it.
 
-`pull_manifest` does what Quay's proxy model does with the pull of a tag or digest: the manifest row,
-`manifestblob` rows with placeholders for config and layers, the children of a list, the tag, and
-then, by `on_layers`, one queue item a layer. In production Quay does this; demo and tests use it to
-start where Quay starts.
+`pull_manifest` does what Quay's proxy model does with the pull of a tag or digest: the manifest
+row, `manifestblob` rows with placeholders for config and layers, the children of a list, the tag;
+the caller then puts one queue item a layer. In production Quay does this; demo and tests use it
+to start where Quay starts.
 """
 
 from __future__ import annotations
@@ -55,9 +55,7 @@ class ProxiedRepository:
         return self.upstream.repository(self.name)
 
 
-def load_proxied_repository(
-    repository_id: int, secret_key: str | None
-) -> ProxiedRepository | None:
+def load_proxied_repository(repository_id: int, secret_key: str | None) -> ProxiedRepository | None:
     """The repository with its upstream; None when it is gone or its organisation is no proxy.
 
     `secret_key` is DATABASE_SECRET_KEY. Raises `SecretError` when the credentials can't be read.

@@ -9,6 +9,7 @@ This is the last of the five files of the main path.
 
 from __future__ import annotations
 
+import time
 import uuid
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
@@ -31,9 +32,11 @@ from data.secscan.clair import ClairClient
 from data.secscan.layers import LayerLinks, LayerLocation, foreign_location
 from data.secscan.reports import IndexReport, ReportState
 from data.secscan.rescan import (
+    IndexObserver,
     Outcome,
     RescanRequest,
     RescanResult,
+    Unobserved,
     describe,
     outcome_of_claim,
     outcome_of_finish,
@@ -71,6 +74,7 @@ class Indexer:
     on_first_index: Callable[[ManifestRecord], object]
     max_layer_size: int | None  # bytes; None: no limit
     max_failures: int  # how often Clair may fail on a manifest before it is left at FAILED
+    observer: IndexObserver = Unobserved()
 
     def index_manifest(self, request: RescanRequest, job: str) -> RescanResult:
         """Resets, claims, indexes and records one manifest on behalf of the job id `job`.
@@ -108,7 +112,10 @@ class Indexer:
         if reason in {Reason.EVENT, Reason.SWEEP}:
             policy = self.decide_policy(record)
             if policy is not Policy.IMMEDIATE:
-                return None, leave_to_policy(record, policy, reason)
+                left = leave_to_policy(record, policy, reason)
+                if left.reset:
+                    self.observer.reset(record)
+                return None, left
         placed = placed_digests(find_blobs_of_manifest(record.manifest_id))
         missing = [each for each in manifest.required_layer_digests if each not in placed]
         if missing:
@@ -148,6 +155,8 @@ class Indexer:
         if claimed.decision is not ClaimDecision.CLAIM:
             return describe(record, outcome_of_claim(claimed.decision, claimed.previous))
         log.info("reset", **context(record), job=claim.job, reset=claimed.reset)
+        if claimed.reset:
+            self.observer.reset(record)
         with released_on_error(record.manifest_id, claim):
             result = self.index_claimed(record, manifest, claim)
         return replace(result, reset=claimed.reset)
@@ -167,11 +176,15 @@ class Indexer:
         return self.complete(record, claim, report)
 
     def call_scanner(self, record: ManifestRecord, manifest: Manifest) -> IndexReport:
-        """Tells Clair where the layers are (tokens live 60 s, so they are minted here) and waits."""
+        """Tells Clair where the layers are, and waits. Tokens live 60 s, so they are minted here."""
+        layers = [self.locate(record, layer) for layer in manifest.layers]
         log.info("index call", **context(record))
-        return self.scanner.index(
-            record.digest, [self.locate(record, layer) for layer in manifest.layers]
-        )
+        self.observer.index_called(record)
+        started = time.monotonic()
+        try:
+            return self.scanner.index(record.digest, layers)
+        finally:
+            self.observer.index_answered(record, time.monotonic() - started)
 
     def locate(self, record: ManifestRecord, layer: Layer) -> LayerLocation:
         if layer.foreign:
