@@ -34,14 +34,17 @@ from queues.rescanqueue import Enqueued, RescanQueue
 from queues.workqueue import MAX_RETRIES, RESERVATION_SECONDS, WorkItem, WorkQueue
 from workers.failures import Action, decide
 from workers.process import Process, run_worker
+from workers.reporter import Reporter
 from workers.wiring import (
     build_blob_placer,
     build_blob_queue,
     build_database,
     build_queue,
     build_redis,
+    build_reporter,
     build_storage,
     build_upstream_client,
+    pushing_metrics,
 )
 
 log = structlog.get_logger()
@@ -60,6 +63,7 @@ class BlobWorker:
     placer: BlobPlacer
     rescans: RescanQueue
     open_upstream: Callable[[Upstream], UpstreamClient]
+    reporter: Reporter
     clients: dict[Upstream, UpstreamClient] = field(default_factory=dict)
     clients_lock: threading.Lock = field(default_factory=threading.Lock)
 
@@ -72,6 +76,7 @@ class BlobWorker:
                 self.hand_back(reservation.item, error)
             else:
                 self.items.complete(reservation.item)
+            self.reporter.tell()
 
     def reserved(self, item: WorkItem) -> Reservation:
         return Reservation(self.items, item)
@@ -80,6 +85,8 @@ class BlobWorker:
         """A retry is used up unless the trouble isn't the blob's; the last one is counted."""
         verdict = decide(error, tries=MAX_RETRIES - 1 - item.retries_remaining)
         last = item.retries_remaining <= 0 and verdict.action is not Action.LATER
+        given_up = last or verdict.action is Action.NEVER
+        self.reporter.blob_failed(item.queue_name, str(error), given_up=given_up)
         if verdict.action is Action.NEVER:
             log.error("blob item dropped", item=item.queue_name, error=str(error))
             self.items.complete(item)
@@ -123,6 +130,7 @@ class BlobWorker:
             bytes=size,
             seconds=round(time.monotonic() - started, 3),
         )
+        self.reporter.blob_placed(repository.namespace, size)
 
     def place_config(self, completed: CompletedManifest) -> None:
         """Fetches the config blob, which Quay never queues and needs when it indexes again.
@@ -143,17 +151,23 @@ class BlobWorker:
                 digest=completed.missing_config,
                 error=str(error),
             )
+            self.reporter.blob_failed(
+                f"config of manifest {completed.manifest_id}", str(error), given_up=False
+            )
 
     def enqueue(self, completed: CompletedManifest) -> None:
         enqueued = self.rescans.enqueue_rescan(
             completed.manifest_id, Reason.EVENT, timeout=self.settings.rescan.job_timeout
         )
+        repository = f"{completed.namespace}/{completed.repository}"
         log.info(
             "rescan enqueued" if enqueued is Enqueued.QUEUED else "rescan on its way already",
             manifest=completed.manifest_id,
             digest=completed.digest,
-            repository=f"{completed.namespace}/{completed.repository}",
+            repository=repository,
         )
+        if enqueued is Enqueued.QUEUED:
+            self.reporter.complete(completed.manifest_id, completed.digest, repository)
 
     def blob_to_place(self, digest: str, repository: ProxiedRepository) -> BlobToPlace:
         keep = repository.expiration_seconds or self.settings.registry.push_temp_tag_expiration
@@ -218,6 +232,7 @@ def build_worker(settings: Settings) -> BlobWorker:
         placer=build_blob_placer(settings, build_storage(settings)),
         rescans=build_queue(settings, build_redis(settings)),
         open_upstream=lambda upstream: build_upstream_client(settings, upstream),
+        reporter=build_reporter(settings),
     )
 
 
@@ -227,7 +242,10 @@ def work(process: Process) -> None:
     downloads = process.settings.rescan.blob_downloads
     log.info("worker ready", downloads=downloads)
     running: set[Future[None]] = set()
-    with ThreadPoolExecutor(downloads, thread_name_prefix="download") as pool:
+    with (
+        pushing_metrics(process.settings, worker.reporter.metrics.registry, "proxycacheblobworker"),
+        ThreadPoolExecutor(downloads, thread_name_prefix="download") as pool,
+    ):
         while not process.stop.requested:
             running = forget_done(running)
             item = claim(worker) if len(running) < downloads else None

@@ -12,6 +12,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Callable
 from dataclasses import dataclass
+from datetime import datetime
 from typing import Any
 
 import structlog
@@ -29,6 +30,7 @@ from queues.rescanqueue import job_id_of
 from queues.scannergate import RedisScannerGate
 from workers.failures import Action, decide, wait_before_retry
 from workers.process import Process, run_worker
+from workers.reporter import Reporter
 from workers.rescanprocess import RescanProcess
 from workers.supervisor import Child, supervise
 from workers.wiring import (
@@ -37,7 +39,9 @@ from workers.wiring import (
     build_indexer,
     build_queue,
     build_redis,
+    build_reporter,
     build_storage,
+    pushing_metrics,
 )
 
 log = structlog.get_logger()
@@ -54,12 +58,28 @@ class Rescanner:
     indexer: Indexer
     max_retries: int
     ask_for_blobs: Callable[[int], object]  # of a manifest whose bytes are gone from storage
+    reporter: Reporter
 
-    def rescan(self, request: RescanRequest, meta: dict[str, Any]) -> RescanResult | Retry:
+    def rescan(
+        self,
+        request: RescanRequest,
+        meta: dict[str, Any],
+        complete_since: datetime | None = None,
+    ) -> RescanResult | Retry:
         """The result of one rescan, or the wish to run again. `meta` is the job's, kept with it.
 
         Raises what ends the job as failed: an error that another try can't mend, or the last try's.
         """
+        self.reporter.job_begins(meta, complete_since)
+        try:
+            return self.rescan_or_raise(request, meta)
+        except Exception as error:
+            self.reporter.job_failed(request, error)
+            raise
+        finally:
+            self.reporter.tell()
+
+    def rescan_or_raise(self, request: RescanRequest, meta: dict[str, Any]) -> RescanResult | Retry:
         tries = int(meta.get("tries", 0))
         try:
             with connection():
@@ -70,11 +90,11 @@ class Rescanner:
             verdict = decide(error, tries)
             meta["waiting_for"] = str(error)
             if verdict.action is Action.LATER:
-                return run_again(request, verdict.seconds, str(error))
+                return self.run_again(request, verdict.seconds, str(error))
             if verdict.action is Action.NEVER or tries >= self.max_retries:
                 raise
             meta["tries"] = tries + 1
-            return run_again(request, verdict.seconds, str(error))
+            return self.run_again(request, verdict.seconds, str(error))
         return self.conclude(request, result, meta)
 
     def conclude(
@@ -82,17 +102,18 @@ class Rescanner:
     ) -> RescanResult | Retry:
         if result.outcome is Outcome.CLAIMED_ELSEWHERE:
             meta["waiting_for"] = "somebody else is indexing it"
-            return run_again(request, LOOK_AGAIN_SECONDS, meta["waiting_for"])
+            return self.run_again(request, LOOK_AGAIN_SECONDS, meta["waiting_for"])
         if result.outcome is Outcome.FAILED and not result.final:
             meta["waiting_for"] = f"next try after Clair failed on it: {result.error}"
-            return run_again(request, wait_before_retry(result.retry_count), result.error)
+            return self.run_again(request, wait_before_retry(result.retry_count), result.error)
         log.info("rescanned", **result.as_dict())
+        self.reporter.rescanned(request, result)
         return result
 
-
-def run_again(request: RescanRequest, seconds: float, why: str) -> Retry:
-    log.info("rescan again later", manifest=request.manifest_id, seconds=seconds, why=why)
-    return Retry(max=FOR_EVER, interval=max(1, round(seconds)))
+    def run_again(self, request: RescanRequest, seconds: float, why: str) -> Retry:
+        log.info("rescan again later", manifest=request.manifest_id, seconds=seconds, why=why)
+        self.reporter.again_later(request, why)
+        return Retry(max=FOR_EVER, interval=max(1, round(seconds)))
 
 
 _rescanner: Rescanner | None = None
@@ -108,7 +129,10 @@ def rescan_manifest(manifest_id: int, reason: str, force: bool) -> dict[str, Any
     asked = Reason.FORCED if force else Reason(reason)
     job = get_current_job()
     meta = job.meta if job is not None else {}
-    result = _rescanner.rescan(RescanRequest(manifest_id=manifest_id, reason=asked), meta)
+    # The blob worker enqueues as soon as the last blob is placed, so that is when it was.
+    complete_since = job.created_at if job is not None and asked is Reason.EVENT else None
+    request = RescanRequest(manifest_id=manifest_id, reason=asked)
+    result = _rescanner.rescan(request, meta, complete_since)
     return result if isinstance(result, Retry) else result.as_dict()
 
 
@@ -119,12 +143,14 @@ def prepare(process: Process, *, backfill: bool) -> RescanProcess:
     build_database(settings)
     redis = build_redis(settings)
     storage = build_storage(settings)
-    indexer = build_indexer(settings, redis, storage, backfill=backfill)
+    reporter = build_reporter(settings)
+    indexer = build_indexer(settings, redis, storage, backfill=backfill, observer=reporter)
     items = build_blob_queue(settings)
     _rescanner = Rescanner(
         indexer=indexer,
         max_retries=settings.rescan.maximum_retries,
         ask_for_blobs=lambda manifest_id: ask_for_lost_blobs(items, storage, manifest_id),
+        reporter=reporter,
     )
     queue = build_queue(settings, redis, backfill=backfill)
     return RescanProcess(
@@ -143,8 +169,11 @@ def scanner_may_work(indexer: Indexer) -> bool:
 
 def work_on_lane(process: Process, *, backfill: bool) -> None:
     worker = prepare(process, backfill=backfill)
+    assert _rescanner is not None
+    registry = _rescanner.reporter.metrics.registry
     log.info("worker ready", lane=worker.lane.name)
-    worker.work(burst=process.burst, logging_level=None)
+    with pushing_metrics(process.settings, registry, "rescanworker"):
+        worker.work(burst=process.burst, logging_level=None)
 
 
 def work(process: Process) -> None:

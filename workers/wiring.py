@@ -3,31 +3,43 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 
+from prometheus_client import CollectorRegistry
 from redis import Redis
 
 from data.database import open_database
 from data.errors import SettingsError
 from data.manifest_records import ManifestRecord
+from data.metrics import NamespaceLabels
 from data.placement import BlobPlacer
 from data.policy import Policy, decide_policy
 from data.secscan.clair import ClairClient
 from data.secscan.indexer import Indexer
 from data.secscan.layers import LayerLinks, LayerLocation
+from data.secscan.notifications import RegistryAddress
 from data.secscan.registry_links import RegistryLinks, load_instance_key
+from data.secscan.reports import Severity
+from data.secscan.rescan import UNOBSERVED, IndexObserver
 from data.secscan.signed_links import SignedLinks
 from data.settings import Settings
 from data.storage import Storage, open_storage
 from data.upstream import Upstream, UpstreamClient
 from queues.bloblock import RedisBlobLock
+from queues.metricstore import MetricStore
 from queues.redisclient import open_redis
 from queues.rescanqueue import RescanQueue, backfill_lane
 from queues.scannergate import RedisScannerGate
 from queues.workqueue import WorkQueue
+from workers.announcer import Announcer
+from workers.pushgateway import pushing
+from workers.reporter import Reporter
 
 # How long a presigned link lives: Clair fetches a layer within its 600 s.
 PRESIGNED_SECONDS = 900
+# How long a connection for metrics or for the page waits for Redis.
+QUICK_SECONDS = 1.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -57,6 +69,29 @@ def build_database(settings: Settings) -> None:
 
 def build_redis(settings: Settings) -> Redis:
     return open_redis(settings.redis)
+
+
+def build_quick_redis(settings: Settings) -> Redis:
+    """For what must not wait: metrics, and the answers of the ops server."""
+    quick = {"socket_timeout": QUICK_SECONDS, "socket_connect_timeout": QUICK_SECONDS}
+    return open_redis(settings.redis.model_copy(update=quick), patient=False)
+
+
+def build_reporter(settings: Settings) -> Reporter:
+    store = MetricStore(build_quick_redis(settings), settings.rescan.queue_name)
+    return Reporter(store, NamespaceLabels(settings.registry.tracked_namespaces))
+
+
+def pushing_metrics(
+    settings: Settings, registry: CollectorRegistry, process_name: str
+) -> AbstractContextManager[None]:
+    """Pushes the registry where PROMETHEUS_PUSHGATEWAY_URL says, while the block lasts."""
+    return pushing(
+        registry,
+        url=settings.registry.prometheus_pushgateway_url,
+        job=settings.registry.prometheus_namespace,
+        process_name=process_name,
+    )
 
 
 def build_queue(settings: Settings, connection: Redis, *, backfill: bool = False) -> RescanQueue:
@@ -141,8 +176,35 @@ def build_policy(settings: Settings) -> Callable[[ManifestRecord], Policy]:
     return decide
 
 
+def build_announcement(
+    settings: Settings, scanner: ClairClient
+) -> Callable[[ManifestRecord], object]:
+    """What happens after a first index: Quay's notifications, where Quay would send them."""
+    if not settings.features.notify_on_new_index:
+        return ignore
+    announcer = Announcer(
+        scanner=scanner,
+        notifications=WorkQueue(settings.registry.notification_queue_name),
+        minimum=Severity(settings.scanner.notification_minimum_severity.value),
+        address=RegistryAddress(
+            scheme=settings.registry.preferred_url_scheme,
+            hostname=settings.registry.server_hostname,
+        ),
+    )
+    return announcer.announce
+
+
+def ignore(record: ManifestRecord) -> None:
+    """FEATURE_SECURITY_SCANNER_NOTIFY_ON_NEW_INDEX is false."""
+
+
 def build_indexer(
-    settings: Settings, connection: Redis, storage: Storage, *, backfill: bool = False
+    settings: Settings,
+    connection: Redis,
+    storage: Storage,
+    *,
+    backfill: bool = False,
+    observer: IndexObserver | None = None,
 ) -> Indexer:
     gate = RedisScannerGate(
         connection=connection,
@@ -151,12 +213,14 @@ def build_indexer(
         indexes_per_day=settings.rescan.maximum_indexes_per_day,
         backfill=backfill,
     )
+    scanner = build_scanner(settings)
     return Indexer(
-        scanner=build_scanner(settings),
+        scanner=scanner,
         links=build_layer_links(settings, storage),
         gate=gate,
         decide_policy=build_policy(settings),
-        on_first_index=lambda record: None,
+        on_first_index=build_announcement(settings, scanner),
         max_layer_size=settings.scanner.maximum_layer_size,
         max_failures=settings.rescan.maximum_retries,
+        observer=observer or UNOBSERVED,
     )

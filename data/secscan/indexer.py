@@ -32,11 +32,11 @@ from data.secscan.clair import ClairClient
 from data.secscan.layers import LayerLinks, LayerLocation, foreign_location
 from data.secscan.reports import IndexReport, ReportState
 from data.secscan.rescan import (
+    UNOBSERVED,
     IndexObserver,
     Outcome,
     RescanRequest,
     RescanResult,
-    Unobserved,
     describe,
     outcome_of_claim,
     outcome_of_finish,
@@ -74,7 +74,7 @@ class Indexer:
     on_first_index: Callable[[ManifestRecord], object]
     max_layer_size: int | None  # bytes; None: no limit
     max_failures: int  # how often Clair may fail on a manifest before it is left at FAILED
-    observer: IndexObserver = Unobserved()
+    observer: IndexObserver = UNOBSERVED
 
     def index_manifest(self, request: RescanRequest, job: str) -> RescanResult:
         """Resets, claims, indexes and records one manifest on behalf of the job id `job`.
@@ -176,7 +176,7 @@ class Indexer:
         return self.complete(record, claim, report)
 
     def call_scanner(self, record: ManifestRecord, manifest: Manifest) -> IndexReport:
-        """Tells Clair where the layers are, and waits. Tokens live 60 s, so they are minted here."""
+        """Tells Clair where the layers are, and waits. Their tokens live 60 s: minted here."""
         layers = [self.locate(record, layer) for layer in manifest.layers]
         log.info("index call", **context(record))
         self.observer.index_called(record)

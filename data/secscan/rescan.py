@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from enum import StrEnum
+from typing import Protocol
 
 from data.manifest_records import ManifestRecord
 from data.secscan.status import ClaimDecision, FinishDecision, IndexStatus, Reason, StatusRow
@@ -56,6 +57,35 @@ class RescanResult:
             "indexer_hash": self.indexer_hash,
             "error": self.error,
         }
+
+
+class IndexObserver(Protocol):
+    """Is told of the steps of an index, to count and time them; must not raise."""
+
+    def reset(self, record: ManifestRecord) -> None:
+        """A decided row was deleted."""
+
+    def index_called(self, record: ManifestRecord) -> None:
+        """Clair is about to be called."""
+
+    def index_answered(self, record: ManifestRecord, seconds: float) -> None:
+        """Clair has answered, well or badly."""
+
+
+class Unobserved:
+    """The `IndexObserver` of whoever counts nothing."""
+
+    def reset(self, record: ManifestRecord) -> None:
+        del record
+
+    def index_called(self, record: ManifestRecord) -> None:
+        del record
+
+    def index_answered(self, record: ManifestRecord, seconds: float) -> None:
+        del record, seconds
+
+
+UNOBSERVED = Unobserved()
 
 
 def describe(record: ManifestRecord, outcome: Outcome, error: str = "") -> RescanResult:
