@@ -76,9 +76,7 @@ def select_manifests() -> ModelSelect[Manifest]:
         .join(MediaType, on=(MediaType.id == Manifest.media_type_id))
         .join_from(Manifest, Repository, on=(Repository.id == Manifest.repository_id))
         .join(User, on=(User.id == Repository.namespace_user_id))
-        .join(
-            ProxyCacheConfig, JOIN.LEFT_OUTER, on=(ProxyCacheConfig.organization_id == User.id)
-        )
+        .join(ProxyCacheConfig, JOIN.LEFT_OUTER, on=(ProxyCacheConfig.organization_id == User.id))
     )
 
 
@@ -120,7 +118,9 @@ def find_manifest(reference: str) -> ManifestRecord:
         found = load_manifest(manifest_id) if manifest_id is not None else None
     if found is None:
         missing = match["digest"] or f"tag {match['tag']}"
-        raise NotFoundError(f"{namespace}/{repository} has no {missing}; pull it through Quay first")
+        raise NotFoundError(
+            f"{namespace}/{repository} has no {missing}; pull it through Quay first"
+        )
     return found
 
 

@@ -37,12 +37,18 @@ from queues.rescanqueue import RescanQueue
 from workers import rescanworker
 from workers.demo.imagestore import ImageStore
 from workers.demo.layerserver import LayerServer
+from workers.demo.scannerreports import KnownVulnerability
 from workers.demo.scannerstandin import ScannerStandIn
 from workers.demo.upstreamregistry import UpstreamRegistry
 from workers.process import Process, Stop
 from workers.proxycacheblobworker import BlobWorker, build_worker
 
 SECRET = b"a secret of the tests"
+# One that is worth a notification, and one that isn't.
+VULNERABILITIES = [
+    KnownVulnerability(id="1", package="libc6", name="CVE-2026-1", severity="Critical"),
+    KnownVulnerability(id="2", package="bash", name="CVE-2026-2", severity="Low"),
+]
 
 
 class Pipeline:
@@ -179,7 +185,7 @@ def pipeline(database_uri: str, redis: Redis, directory: Path) -> Iterator[Pipel
     storage = directory / "storage"
     with (
         UpstreamRegistry(ImageStore()) as upstream,
-        ScannerStandIn() as scanner,
+        ScannerStandIn(vulnerabilities=VULNERABILITIES) as scanner,
         LayerServer(storage, SECRET) as layers,
     ):
         settings = build_settings(

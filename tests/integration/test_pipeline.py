@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import json
+
+from data.models import ExternalNotificationEvent, RepositoryNotification
 from data.secscan.status import IndexStatus
 from tests.integration.pipeline import Pipeline
 from workers.demo.sampleimages import debian_image
@@ -65,3 +68,22 @@ def test_proxy_cache_partial_then_full_pull_triggers_scan(quay: Pipeline) -> Non
     quay.run()
     assert quay.status(pulled.manifest_id) is IndexStatus.COMPLETED
     assert len(quay.scanner.requests) == 1
+
+
+def test_first_index_notifies_as_quay_would(quay: Pipeline) -> None:
+    image = debian_image("library/app")
+    quay.publish(image)
+    pulled = quay.pull("proxy", image)
+    event = ExternalNotificationEvent.create(name="vulnerability_found")
+    wish = RepositoryNotification.create(
+        repository_id=quay.row_of_manifest(pulled.manifest_id).repository_id, event_id=event.id
+    )
+    quay.run()
+    (item,) = quay.items()
+    assert item.queue_name == "notification/proxy/library/app/vulnerability_found/"
+    body = json.loads(item.body)
+    assert (body["notification_uuid"], body["performer_data"]) == (wish.uuid, {})
+    assert body["event_data"]["tags"] == [image.tag]
+    assert body["event_data"]["repository"] == "proxy/library/app"
+    assert body["event_data"]["vulnerability"]["id"] == "CVE-2026-1"
+    assert body["event_data"]["vulnerability"]["priority"] == "Critical"
