@@ -15,6 +15,7 @@ from dataclasses import dataclass
 
 from data.blob_records import BlobRecord, record_placement
 from data.errors import BlobDigestMismatch, BlobTooLarge, BlobTruncated
+from data.faultpoints import FaultPoint, reach
 from data.storage import BlobStore, BlobWriter, Storage
 from data.upstream import BlobStream, UpstreamClient
 
@@ -64,7 +65,9 @@ class BlobPlacer:
             size = copy_verified(stream, writer, blob.digest, self.maximum_size)
             with self.lock(blob.digest):
                 writer.commit()
+                reach(FaultPoint.BLOB_STORED)
                 self.record(blob, store, size)
+        reach(FaultPoint.BLOB_PLACED)
         return size
 
     def place_stored(self, blob: BlobToPlace, store: BlobStore) -> int:

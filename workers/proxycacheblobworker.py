@@ -23,6 +23,7 @@ from data.blob_records import find_blobs
 from data.completion import CompletedManifest, find_manifests_completed_by
 from data.database import connection
 from data.errors import DataError
+from data.faultpoints import FaultPoint, reach
 from data.placement import BlobPlacer, BlobToPlace
 from data.proxycache import DEFAULT_KEEP_SECONDS, ProxiedRepository, load_proxied_repository
 from data.secscan.status import Reason
@@ -106,7 +107,9 @@ class BlobWorker:
         if repository is not None:
             self.place(work.digest, repository)
         for completed in find_manifests_completed_by(work.digest):
+            reach(FaultPoint.COMPLETION_FOUND)
             self.enqueue(completed)
+            reach(FaultPoint.RESCAN_ENQUEUED)
             if completed.missing_config is not None:
                 self.place_config(completed)
 

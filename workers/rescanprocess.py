@@ -26,6 +26,7 @@ from rq.job import Job, JobStatus
 from rq.registry import StartedJobRegistry
 from rq.worker import WorkerStatus
 
+from data.faultpoints import FaultPoint, reach
 from queues.housekeeping import HEARTBEAT_LIFE_SECONDS, HEARTBEAT_SECONDS, Housekeeping
 from queues.rescanjob import RescanJob
 from queues.rescanqueue import RescanQueue
@@ -123,9 +124,12 @@ class RescanProcess(SimpleWorker):
         if refusal is not None:
             self.refuse(job, refusal)
             return
+        reach(FaultPoint.JOB_POPPED)
         execution = self.prepare_execution(job)
+        reach(FaultPoint.JOB_REGISTERED)
         with self.beating(job, execution):
             self.perform_job(job, queue, execution)
+        reach(FaultPoint.JOB_ENDED)
         self.set_state(WorkerStatus.IDLE)
         self.housekeeping.enqueue_once_more(job.id)
 

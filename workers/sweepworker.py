@@ -20,6 +20,7 @@ from data.blob_records import find_blobs
 from data.completion import SharingManifest
 from data.database import connection
 from data.errors import DataError, ManifestError
+from data.faultpoints import FaultPoint, reach
 from data.manifest_records import ManifestRecord
 from data.manifests import parse_manifest
 from data.models import QueueItem, utcnow
@@ -113,6 +114,7 @@ class Sweeper:
         while after < last:
             page = next_page(stuck, after)
             yield self.sweep_page(stuck, list(page.manifest_ids))
+            reach(FaultPoint.SWEEP_PAGE)
             after = page.after
             self.redis.hset(self.cursor_key, stuck.value, after)
         self.redis.hdel(self.cursor_key, stuck.value)

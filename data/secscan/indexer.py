@@ -25,6 +25,7 @@ from data.errors import (
     ScannerFetchFailed,
     ScannerRejectedManifest,
 )
+from data.faultpoints import FaultPoint, reach
 from data.manifest_records import ManifestRecord, find_manifests_by_digest, load_manifest
 from data.manifests import Layer, Manifest, parse_manifest
 from data.policy import Policy
@@ -157,8 +158,10 @@ class Indexer:
         log.info("reset", **context(record), job=claim.job, reset=claimed.reset)
         if claimed.reset:
             self.observer.reset(record)
+        reach(FaultPoint.CLAIMED)
         with released_on_error(record.manifest_id, claim):
             result = self.index_claimed(record, manifest, claim)
+        reach(FaultPoint.RECORDED)
         return replace(result, reset=claimed.reset)
 
     def index_claimed(
@@ -171,6 +174,7 @@ class Indexer:
             return self.fail(record, claim, str(error), "api_failure", final=True)
         except ScannerFetchFailed as error:
             return self.fail(record, claim, str(error), "server_error", final=False)
+        reach(FaultPoint.INDEXED)
         if report.state is ReportState.ERROR:
             return self.fail(record, claim, report.err, report.indexer_state, final=False)
         return self.complete(record, claim, report)
