@@ -14,8 +14,10 @@ from typing import Any
 
 from data.models import QueueItem, new_uuid, utcnow
 
+# Quay's own worker reserves an item for 1200 s. Ours is renewed while somebody works on the item
+# (workers/reservations.py): the item of a worker that died is another's half a minute later.
+RESERVATION_SECONDS = 20
 # Quay's figures: data/queue.py and the blob worker of quay/quay.
-RESERVATION_SECONDS = 1200
 RETRY_AFTER_SECONDS = 300
 MAX_RETRIES = 5
 AVAILABLE_AFTER_SECONDS = 5

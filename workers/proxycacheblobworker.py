@@ -22,7 +22,7 @@ from redis.exceptions import RedisError
 from data.blob_records import find_blobs
 from data.completion import CompletedManifest, find_manifests_completed_by
 from data.database import connection
-from data.errors import DataError
+from data.errors import DatabaseUnavailable, DataError
 from data.faultpoints import FaultPoint, reach
 from data.placement import BlobPlacer, BlobToPlace
 from data.proxycache import DEFAULT_KEEP_SECONDS, ProxiedRepository, load_proxied_repository
@@ -32,10 +32,11 @@ from data.upstream import Upstream, UpstreamClient
 from queues.blobwork import BlobWork, read_blob_work
 from queues.errors import QueueError
 from queues.rescanqueue import Enqueued, RescanQueue
-from queues.workqueue import MAX_RETRIES, RESERVATION_SECONDS, WorkItem, WorkQueue
+from queues.workqueue import MAX_RETRIES, WorkItem, WorkQueue
 from workers.failures import Action, decide
 from workers.process import Process, run_worker
 from workers.reporter import Reporter
+from workers.reservations import Reservation
 from workers.wiring import (
     build_blob_placer,
     build_blob_queue,
@@ -51,8 +52,6 @@ from workers.wiring import (
 log = structlog.get_logger()
 
 POLL_SECONDS = 1.0
-# A reservation is renewed when half of it is gone, for as long as the download runs.
-RENEWAL_SECONDS = RESERVATION_SECONDS / 2
 
 
 @dataclass(slots=True, kw_only=True)
@@ -70,17 +69,34 @@ class BlobWorker:
 
     def process_queue_item(self, item: WorkItem) -> None:
         """Does one item, and completes it or gives it back as `workers.failures` says."""
-        with connection(), self.reserved(item) as reservation:
+        with connection():
+            with Reservation(self.items, item) as reservation:
+                error = self.try_to_place(item)
             try:
-                self.place_and_enqueue(read_blob_work(item))
-            except (DataError, QueueError, RedisError) as error:
-                self.hand_back(reservation.item, error)
-            else:
-                self.items.complete(reservation.item)
-            self.reporter.tell()
+                self.settle(reservation.item, error)
+            except DatabaseUnavailable as unavailable:
+                log.warning(
+                    "item left to its reservation", item=item.queue_name, error=str(unavailable)
+                )
+        self.reporter.tell()
 
-    def reserved(self, item: WorkItem) -> Reservation:
-        return Reservation(self.items, item)
+    def try_to_place(self, item: WorkItem) -> Exception | None:
+        """Why the blob couldn't be placed or its rescans enqueued; None when all went well."""
+        try:
+            self.place_and_enqueue(read_blob_work(item))
+        except (DataError, QueueError, RedisError) as error:
+            return error
+        except Exception as error:
+            # One item that nobody foresaw must not end the downloads of the others.
+            log.exception("blob item failed unexpectedly", item=item.queue_name)
+            return error
+        return None
+
+    def settle(self, item: WorkItem, error: Exception | None) -> None:
+        if error is None:
+            self.items.complete(item)
+        else:
+            self.hand_back(item, error)
 
     def hand_back(self, item: WorkItem, error: Exception) -> None:
         """A retry is used up unless the trouble isn't the blob's; the last one is counted."""
@@ -187,39 +203,6 @@ class BlobWorker:
             if upstream not in self.clients:
                 self.clients[upstream] = self.open_upstream(upstream)
             return self.clients[upstream]
-
-
-class Reservation:
-    """Keeps an item reserved for as long as a block runs, however long the download takes."""
-
-    def __init__(self, items: WorkQueue, item: WorkItem) -> None:
-        self.items = items
-        self.item = item
-        self.ended = threading.Event()
-        self.renewal = threading.Timer(RENEWAL_SECONDS, self.renew)
-        self.renewal.daemon = True
-
-    def __enter__(self) -> Reservation:
-        self.renewal.start()
-        return self
-
-    def __exit__(self, *exception: object) -> None:
-        self.ended.set()
-        self.renewal.cancel()
-
-    def renew(self) -> None:
-        while not self.ended.is_set():
-            try:
-                with connection():
-                    extended = self.items.extend(self.item)
-            except DataError as error:
-                log.warning("reservation not renewed", item=self.item.queue_name, error=str(error))
-            else:
-                if extended is None:
-                    log.warning("item was taken by another worker", item=self.item.queue_name)
-                    return
-                self.item = extended
-            self.ended.wait(RENEWAL_SECONDS)
 
 
 def plain_secret_key(settings: Settings) -> str | None:
