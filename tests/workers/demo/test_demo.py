@@ -37,7 +37,7 @@ def environment(tmp_path: Path) -> dict[str, str]:
 
 
 def left_behind(tmp_path: Path) -> list[str]:
-    return [path.name for path in tmp_path.iterdir() if not path.name.endswith(".alive")]
+    return [path.name for path in tmp_path.iterdir()]
 
 
 def processes_with(tmp_path: Path) -> list[int]:
