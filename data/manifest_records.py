@@ -14,6 +14,7 @@ from data.database import fetch_rows
 from data.errors import NotFoundError
 from data.models import (
     Manifest,
+    ManifestChild,
     MediaType,
     ProxyCacheConfig,
     Repository,
@@ -54,6 +55,14 @@ def load_manifest(manifest_id: int) -> ManifestRecord | None:
 def find_manifests_by_digest(digest: str) -> list[ManifestRecord]:
     """The same manifest in every repository that holds it, by id. One SQL statement."""
     return load_manifests(Manifest.digest == digest)
+
+
+def find_children(manifest_id: int) -> list[ManifestRecord]:
+    """The children of a manifest list that somebody pulled, by id; none for an image."""
+    linked = ManifestChild.select(ManifestChild.child_manifest_id).where(
+        ManifestChild.manifest_id == manifest_id
+    )
+    return load_manifests(Manifest.id.in_(linked) & (Manifest.manifest_bytes != ""))
 
 
 def load_manifests(condition: Any) -> list[ManifestRecord]:

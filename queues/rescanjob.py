@@ -9,16 +9,24 @@ they are never read.
 
 from __future__ import annotations
 
+import re
+import zlib
 from typing import Any
 
 import rq.serializers
 from redis import Redis
-from rq.exceptions import NoSuchJobError
+from redis.exceptions import RedisError
 from rq.job import Job
 from rq.serializers import JSONSerializer
 
+from queues.errors import InvalidWork
+
 # Under this name RQ finds the job. It is wire format: renaming it strands every queued job.
 RESCAN_FUNCTION = "workers.rescanworker.rescan_manifest"
+
+RESCAN_ID = re.compile(r"rescan-[1-9][0-9]{0,17}", re.ASCII)
+# The JSON of a rescan is some 100 bytes, a traceback a few thousand.
+LARGEST_FIELD = 1024 * 1024
 
 RESCAN_FIELDS = frozenset(
     {
@@ -53,6 +61,10 @@ def forbid_pickle() -> None:
 forbid_pickle()
 
 
+def is_rescan_id(job_id: str) -> bool:
+    return RESCAN_ID.fullmatch(job_id) is not None
+
+
 class RescanJob(Job):
     """A job of the rescan queue, as read back from Redis."""
 
@@ -65,18 +77,34 @@ class RescanJob(Job):
         del serializer  # a rescan is JSON, whatever the caller believes
         super().__init__(id, connection=connection, serializer=JSONSerializer)
 
-    def restore(self, raw_data: dict[bytes, bytes]) -> Any:
+    def restore(self, raw_data: dict[bytes, bytes]) -> None:
         """Reads the fields of a rescan and no others: no callbacks, webhooks or dependencies."""
         known = {name: value for name, value in raw_data.items() if name in RESCAN_FIELDS}
-        return super().restore(known)
+        for name in (b"data", b"exc_info"):
+            if name in known:
+                known[name] = unpack(known[name])
+        super().restore(known)
+        if self._unreadable_meta is not None or not isinstance(self.meta, dict):
+            self.meta, self._unreadable_meta = {}, None  # it is ours, and nothing hangs on it
 
     @classmethod
     def fetch_quietly(cls, job_id: str, connection: Redis) -> RescanJob | None:
-        """The job, or None when it isn't there any more."""
+        """The job, or None when it isn't there any more or no program of ours wrote it."""
         try:
             return cls.fetch(job_id, connection=connection)  # type: ignore[return-value]
-        except NoSuchJobError:
+        except RedisError:
+            raise
+        except Exception:  # noqa: BLE001 - RQ raises whatever the bytes provoke
             return None
+
+    def failure_reason(self) -> str:
+        """The last line of why the job failed; empty when it didn't."""
+        text = self._exc_info or ""  # what our own scripts wrote
+        if not text:
+            result = self.latest_result()
+            text = (result.exc_string if result is not None else None) or ""
+        lines = text.strip().splitlines()
+        return lines[-1] if lines else ""
 
     def refusal(self) -> str | None:
         """Why this is no rescan of ours, in words; None for one that may run."""
@@ -85,8 +113,31 @@ class RescanJob(Job):
         except Exception as error:  # noqa: BLE001 - RQ raises whatever the bytes provoke
             return f"its data is no JSON call: {type(error).__name__}"
         match call:
-            case (name, None, (int(), str(), bool()), {}) if name == RESCAN_FUNCTION:
-                return None
+            case (name, None, (int(manifest_id), str(), bool()), {}) if name == RESCAN_FUNCTION:
+                return None if self.id == f"rescan-{manifest_id}" else "its id is another's"
             case (name, _, _, _) if name != RESCAN_FUNCTION:
                 return f"it asks for {name!r}, and this queue runs only {RESCAN_FUNCTION}"
         return "its arguments are not (manifest id, reason, force)"
+
+
+def unpack(field: bytes) -> bytes:
+    """A field as RQ packs it, unpacked; one that isn't packed is taken as it is, as RQ does.
+
+    RQ itself would unpack whatever it finds, to any size. Raises `InvalidWork` for more than
+    LARGEST_FIELD bytes, and for what is packed twice, which RQ would unpack again.
+    """
+    reader = zlib.decompressobj()
+    try:
+        content = reader.decompress(field, LARGEST_FIELD)
+    except zlib.error:
+        return field
+    if reader.unconsumed_tail or is_packed(content):
+        raise InvalidWork(f"a field of the job is packed twice or above {LARGEST_FIELD} bytes")
+    return content
+
+
+def is_packed(content: bytes) -> bool:
+    try:
+        return bool(zlib.decompressobj().decompress(content, 1))
+    except zlib.error:
+        return False

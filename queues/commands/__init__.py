@@ -1,0 +1,1 @@
+"""Speaks with a person: the commands of `python -m queues`, one subject a file."""
