@@ -1,53 +1,58 @@
 """What keeps the rescan queue moving without any one process: every worker does it, each pass.
 
 RQ leaves this to a scheduler process whose lock lives 61 s, and to registries that fail a job whose
-worker died; a job must be back within 30 s here. Each step is one atomic script, so any number
-of workers may run it at once, and one that dies in the middle leaves nothing half done.
+worker died; a job must be back within 30 s here. Each step is one atomic script on the server's
+clock, so any number of workers may run it at once, and one that dies in the middle leaves nothing
+half done.
 """
 
 from __future__ import annotations
 
 import time
-from dataclasses import dataclass, field
+from collections.abc import Callable
+from dataclasses import dataclass
 
 import structlog
-from rq.utils import as_text, now, utcformat
+from rq.utils import now, utcformat
 from rq.worker_registration import clean_worker_registry
 
+from data.errors import DataError
 from data.secscan.status import Reason
+from queues.rescanjob import is_rescan_id
 from queues.rescanqueue import (
     FAILURE_SECONDS,
     RANK_OF_REASON,
-    Rank,
     RescanQueue,
     manifest_id_of,
     read_script,
 )
+from queues.rescanruns import HEARTBEAT_LIFE_SECONDS
 
 log = structlog.get_logger()
 
-# A worker beats its heart every HEARTBEAT_SECONDS while it runs a job and is taken for dead after
-# HEARTBEAT_LIFE_SECONDS; with a recovery pass every RECOVERY_SECONDS a job is back within 25 s.
-HEARTBEAT_SECONDS = 5
-HEARTBEAT_LIFE_SECONDS = 20
 RECOVERY_SECONDS = 5
 # Between the pop and the start of a job lie a few milliseconds; a pop this old was lost.
 LOST_POP_SECONDS = 5
-# A job whose worker died this often is poison: it takes workers down.
+# A job whose worker died this often in a row is poison: it takes workers down.
 DEATHS_OF_POISON = 3
+# No job waits longer than an hour for its next try; what says so was written by a wrong clock.
+LONGEST_WAIT_SECONDS = 3700
 DUE_BATCH = 500
 
-REASON_OF_RANK = {rank: reason for reason, rank in RANK_OF_REASON.items()}
+REASON_OF_RANK = {str(rank.value): reason for reason, rank in RANK_OF_REASON.items()}
 
 
 @dataclass(slots=True)
 class Housekeeping:
-    """The passes over one lane. `timeout` (seconds) is for jobs that are enqueued again."""
+    """The passes over one lane. `timeout` (seconds) is for jobs that are enqueued again.
+
+    `record_poison` tells the manifest's row that its job was set aside, and why.
+    """
 
     queue: RescanQueue
     timeout: int
+    record_poison: Callable[[int, str], object]
     next_recovery: float = 0.0
-    popped_since: dict[str, float] = field(default_factory=dict)
 
     def run(self) -> None:
         """Due jobs at every call, the rest every RECOVERY_SECONDS."""
@@ -57,8 +62,8 @@ class Housekeeping:
             self.next_recovery = time.monotonic() + RECOVERY_SECONDS
 
     def recover(self) -> None:
-        self.recover_started()
-        self.recover_popped()
+        self.recover_lost()
+        self.settle_poison()
         self.enqueue_again()
         self.forget_ended()
 
@@ -66,46 +71,52 @@ class Housekeeping:
         """Queues the scheduled jobs whose time has come; returns how many."""
         script = self.queue.connection.register_script(read_script("enqueue_due"))
         keys = [f"rq:scheduled:{self.queue.name}", self.queue.key]
-        moved = script(keys=keys, args=[time.time(), DUE_BATCH, utcformat(now())])
-        return int(moved)
+        return int(script(keys=keys, args=[DUE_BATCH, utcformat(now())]))
 
-    def recover_started(self) -> None:
+    def recover_lost(self) -> None:
         """Gives back the jobs of dead workers; a job that killed three is set aside as poison."""
-        script = self.queue.connection.register_script(read_script("recover_started"))
-        name, moment = self.queue.name, time.time()
+        script = self.queue.connection.register_script(read_script("recover"))
+        name = self.queue.name
         given_back, set_aside = script(
-            keys=[f"rq:wip:{name}", self.queue.key, f"rq:failed:{name}"],
-            args=[moment, DEATHS_OF_POISON, utcformat(now()), int(moment + FAILURE_SECONDS)],
+            keys=[
+                self.queue.key,
+                self.queue.intermediate_queue_key,
+                f"rq:wip:{name}",
+                f"rq:failed:{name}",
+                f"rq:scheduled:{name}",
+                f"rescan:{name}:popped",
+                self.poison_key,
+            ],
+            args=[
+                HEARTBEAT_LIFE_SECONDS,
+                LOST_POP_SECONDS,
+                DEATHS_OF_POISON,
+                FAILURE_SECONDS,
+                LONGEST_WAIT_SECONDS,
+                utcformat(now()),
+            ],
         )
         for job_id in given_back:
-            log.warning("job given back", job=job_id.decode(), reason="its worker died")
+            log.warning("job given back", job=readable(job_id), reason="its worker died")
         for job_id in set_aside:
-            log.error(
-                "job set aside as poison",
-                job=job_id.decode(),
-                manifest=manifest_id_of(job_id.decode()),
-                deaths=DEATHS_OF_POISON,
-            )
+            log.error("job set aside as poison", job=readable(job_id), deaths=DEATHS_OF_POISON)
 
-    def recover_popped(self) -> None:
-        """Gives back jobs that were popped but never started, seen twice LOST_POP_SECONDS apart."""
-        key = self.queue.intermediate_queue_key
-        waiting = {as_text(each) for each in self.queue.connection.lrange(key, 0, -1)}
-        moment = time.monotonic()
-        self.popped_since = {
-            job_id: self.popped_since.get(job_id, moment) for job_id in sorted(waiting)
-        }
-        script = self.queue.connection.register_script(read_script("recover_popped"))
-        for job_id, since in self.popped_since.items():
-            if moment - since >= LOST_POP_SECONDS:
-                back = script(keys=[key, self.queue.key], args=[job_id])
-                log.warning("popped job given back", job=job_id, queued=bool(back))
+    def settle_poison(self) -> None:
+        """Says in the manifest's row what a person then reads; kept in Redis until it is said."""
+        for member in self.queue.connection.smembers(self.poison_key):
+            job_id = readable(member)
+            try:
+                if is_rescan_id(job_id):
+                    self.record_poison(manifest_id_of(job_id), job_id)
+            except DataError as error:
+                log.warning("poison not recorded, tried again", job=job_id, error=str(error))
+            else:
+                self.queue.connection.srem(self.poison_key, member)
 
     def enqueue_again(self) -> None:
         """Enqueues the manifests that were asked for while their job ran, once it has ended."""
-        asked = self.queue.connection.hgetall(self.queue.again_key)
-        for job_id in asked:
-            self.enqueue_once_more(as_text(job_id))
+        for job_id in self.queue.connection.hkeys(self.queue.again_key):
+            self.enqueue_once_more(readable(job_id))
 
     def enqueue_once_more(self, job_id: str) -> None:
         """Keeps the promise of `Enqueued.RUNNING` to one job; nothing when nobody asked.
@@ -114,9 +125,9 @@ class Housekeeping:
         commands here loses nothing.
         """
         rank = self.queue.connection.hget(self.queue.again_key, job_id)
-        if rank is None:
+        if rank is None or not is_rescan_id(job_id):
             return
-        reason = REASON_OF_RANK.get(Rank(int(rank)), Reason.SWEEP)
+        reason = REASON_OF_RANK.get(readable(rank), Reason.SWEEP)
         main = RescanQueue(self.queue.main_lane, connection=self.queue.connection)
         main.enqueue_rescan(manifest_id_of(job_id), reason, timeout=self.timeout)
 
@@ -126,3 +137,12 @@ class Housekeeping:
         self.queue.connection.zremrangebyscore(f"rq:finished:{name}", 0, moment)
         self.queue.connection.zremrangebyscore(f"rq:failed:{name}", 0, moment)
         clean_worker_registry(self.queue)
+
+    @property
+    def poison_key(self) -> str:
+        return f"rescan:{self.queue.name}:poison"
+
+
+def readable(job_id: bytes | str) -> str:
+    """The id as text, whatever bytes somebody put there."""
+    return job_id if isinstance(job_id, str) else job_id.decode(errors="replace")

@@ -19,17 +19,19 @@ from typing import Any
 
 import structlog
 from redis.exceptions import RedisError
-from rq import Queue, SimpleWorker
+from rq import Queue, Retry, SimpleWorker, worker_registration
 from rq.exceptions import DequeueTimeout
 from rq.executions import Execution
 from rq.job import Job, JobStatus
 from rq.registry import StartedJobRegistry
+from rq.utils import now, utcformat
 from rq.worker import WorkerStatus
 
 from data.faultpoints import FaultPoint, reach
-from queues.housekeeping import HEARTBEAT_LIFE_SECONDS, HEARTBEAT_SECONDS, Housekeeping
+from queues.housekeeping import Housekeeping
 from queues.rescanjob import RescanJob
-from queues.rescanqueue import RescanQueue
+from queues.rescanqueue import FAILURE_SECONDS, RescanQueue
+from queues.rescanruns import HEARTBEAT_LIFE_SECONDS, HEARTBEAT_SECONDS, RescanRuns
 from workers.process import Stop
 
 log = structlog.get_logger()
@@ -37,7 +39,7 @@ log = structlog.get_logger()
 POP_SECONDS = 1
 # How long past its time limit a job may run on before the process is killed: the limit itself is
 # a signal, which a call into C code doesn't hear.
-WATCHDOG_GRACE_SECONDS = 5
+WATCHDOG_GRACE_SECONDS = 3
 
 
 class RescanProcess(SimpleWorker):
@@ -59,6 +61,7 @@ class RescanProcess(SimpleWorker):
         self.log_result_lifespan = False
         self.stop = stop
         self.lane = queue
+        self.runs = RescanRuns(queue)
         self.housekeeping = housekeeping
         self.may_work = may_work
 
@@ -89,6 +92,7 @@ class RescanProcess(SimpleWorker):
         while not self.stop.requested:
             try:
                 self.heartbeat()
+                self.register_again()
                 self.housekeeping.run()
                 if self.lane.connection.exists(self.lane.paused_key) or not self.may_work():
                     if timeout is None:
@@ -103,16 +107,35 @@ class RescanProcess(SimpleWorker):
                 self.stop.wait(POP_SECONDS)
         return None
 
+    def register_again(self) -> None:
+        """A Redis that lost everything has forgotten this worker, which shows in the counts."""
+        if self.connection.hexists(self.key, "birth"):
+            return
+        with self.connection.pipeline() as pipeline:
+            pipeline.hset(self.key, mapping=self.serialize())
+            worker_registration.register(self, pipeline)
+            pipeline.expire(self.key, self.worker_ttl + 60)
+            pipeline.execute()
+
     def pop(self, timeout: int | None) -> tuple[Job, Queue] | None:
-        """One atomic move from the queue to the intermediate queue, single queue as it is."""
-        return RescanQueue.dequeue_any(
-            [self.lane],
-            timeout,
-            connection=self.connection,
-            job_class=self.job_class,
-            serializer=self.serializer,
-            death_penalty_class=self.death_penalty_class,
-        )
+        """One atomic move from the queue to the intermediate queue, single queue as it is.
+
+        What isn't even a job is refused here, and the next one popped.
+        """
+        while True:
+            try:
+                return RescanQueue.dequeue_any(
+                    [self.lane],
+                    timeout,
+                    connection=self.connection,
+                    job_class=self.job_class,
+                    serializer=self.serializer,
+                    death_penalty_class=self.death_penalty_class,
+                )
+            except (RedisError, DequeueTimeout):
+                raise
+            except Exception as error:  # noqa: BLE001 - RQ raises whatever the bytes provoke
+                self.refuse(getattr(error, "job_id", None), f"unreadable ({error})")
 
     def execute_job(self, job: Job, queue: Queue) -> None:
         """Runs the job under heartbeat and watchdog, unless it is no rescan or not ours to run."""
@@ -122,38 +145,60 @@ class RescanProcess(SimpleWorker):
             return
         refusal = job.refusal() if isinstance(job, RescanJob) else "it is no rescan job"
         if refusal is not None:
-            self.refuse(job, refusal)
+            self.refuse(job.id, refusal)
             return
         reach(FaultPoint.JOB_POPPED)
+        job.timeout = self.housekeeping.timeout  # not what somebody wrote to Redis
         execution = self.prepare_execution(job)
         reach(FaultPoint.JOB_REGISTERED)
-        with self.beating(job, execution):
+        with self.beating(execution):
             self.perform_job(job, queue, execution)
         reach(FaultPoint.JOB_ENDED)
         self.set_state(WorkerStatus.IDLE)
         self.housekeeping.enqueue_once_more(job.id)
 
-    def refuse(self, job: Job, refusal: str) -> None:
-        """Puts a job of another kind among the failed ones, with the reason, without running it."""
-        reason = f"refused: {refusal}"
-        log.error("job refused", job=job.id, reason=refusal)
+    def refuse(self, job_id: str | None, refusal: str) -> None:
+        """Puts a job of another kind among the failed ones, with the reason, without running it.
+
+        An id that can't even be read (None) is left to the recovery pass, which drops it.
+        """
+        log.error("job refused", job=job_id, reason=refusal)
+        if job_id is None:
+            return
+        record: dict[Any, Any] = {
+            "status": JobStatus.FAILED.value,
+            "exc_info": f"refused: {refusal}",
+            "ended_at": utcformat(now()),
+            "failure_ttl": FAILURE_SECONDS,
+        }
         with self.connection.pipeline() as pipeline:
-            pipeline.hset(job.key, mapping={"status": JobStatus.FAILED.value, "exc_info": reason})
-            job.failed_job_registry.add(job, ttl=7 * 86400, pipeline=pipeline)
-            pipeline.lrem(self.lane.intermediate_queue_key, 1, job.id)
+            pipeline.hset(f"rq:job:{job_id}", mapping=record)
+            pipeline.zadd(f"rq:failed:{self.lane.name}", {job_id: time.time() + FAILURE_SECONDS})
+            pipeline.lrem(self.lane.intermediate_queue_key, 1, job_id)
             pipeline.execute()
 
     def get_heartbeat_ttl(self, job: Job, working_time: float = 0.0) -> int:
         del job, working_time
         return HEARTBEAT_LIFE_SECONDS
 
+    def prepare_execution(self, job: Job) -> Execution:
+        """Registers the run as RQ does, and its heartbeat by the server's clock, in one step."""
+        with self.connection.pipeline() as pipeline:
+            execution = Execution.create(
+                job, HEARTBEAT_LIFE_SECONDS, pipeline=pipeline, worker_name=self.name
+            )
+            self.runs.beat(execution, pipeline=pipeline)
+            self.set_state(WorkerStatus.BUSY, pipeline=pipeline)
+            pipeline.execute()
+        self.executions[execution.id] = execution
+        return execution
+
     @contextmanager
-    def beating(self, job: Job, execution: Execution) -> Iterator[None]:
-        """Beats the job's heart every HEARTBEAT_SECONDS, and watches its time limit."""
+    def beating(self, execution: Execution) -> Iterator[None]:
+        """Beats the run's heart every HEARTBEAT_SECONDS, and watches its time limit."""
         ended = threading.Event()
-        limit = float(job.timeout or RescanQueue.DEFAULT_TIMEOUT) + WATCHDOG_GRACE_SECONDS
         heart = threading.Thread(
-            target=self.beat, args=(job, execution, ended, limit), name="heartbeat", daemon=True
+            target=self.beat, args=(execution, ended), name="heartbeat", daemon=True
         )
         heart.start()
         try:
@@ -162,25 +207,32 @@ class RescanProcess(SimpleWorker):
             ended.set()
             heart.join()
 
-    def beat(self, job: Job, execution: Execution, ended: threading.Event, limit: float) -> None:
-        started = time.monotonic()
-        while not ended.wait(HEARTBEAT_SECONDS):
-            if time.monotonic() - started > limit:
-                log.error("job hangs, worker ends itself", job=job.id, seconds=limit)
-                os.kill(os.getpid(), signal.SIGKILL)
+    def beat(self, execution: Execution, ended: threading.Event) -> None:
+        limit = self.housekeeping.timeout + WATCHDOG_GRACE_SECONDS
+        end = time.monotonic() + limit
+        while not ended.wait(max(0.0, min(HEARTBEAT_SECONDS, end - time.monotonic()))):
             try:
-                self.maintain_heartbeats(job, execution)
+                if time.monotonic() >= end:
+                    self.runs.let_go(execution)
+                else:
+                    self.runs.beat(execution)
+                    self.heartbeat(self.job_monitoring_interval + 60)
             except RedisError as error:
-                log.warning("heartbeat missed", job=job.id, error=str(error))
+                log.warning("heartbeat missed", job=execution.job_id, error=str(error))
+            if time.monotonic() >= end:
+                log.error("job hangs, worker ends itself", job=execution.job_id, seconds=limit)
+                os.kill(os.getpid(), signal.SIGKILL)
 
     def owns(self, execution: Execution) -> bool:
         """Whether nobody took this worker for dead and gave its job to another."""
-        key = f"rq:wip:{self.lane.name}"
-        if self.connection.zscore(key, execution.composite_key) is not None:
+        if self.runs.is_ours(execution):
             return True
+        self.forget(execution)
+        return False
+
+    def forget(self, execution: Execution) -> None:
         log.warning("job was given to another worker meanwhile", job=execution.job_id)
         self.executions.pop(execution.id, None)
-        return False
 
     def handle_job_success(
         self,
@@ -192,10 +244,21 @@ class RescanProcess(SimpleWorker):
         if self.owns(execution):
             super().handle_job_success(job, queue, started_job_registry, execution)
 
-    def handle_job_retry(self, job: Job, queue: Queue, *args: Any, **kwargs: Any) -> None:
-        execution: Execution = kwargs.get("execution") or args[-1]
-        if self.owns(execution):
-            super().handle_job_retry(job, queue, *args, **kwargs)
+    def handle_job_retry(
+        self,
+        job: Job,
+        queue: Queue,
+        retry: Retry,
+        started_job_registry: StartedJobRegistry,
+        execution: Execution,
+    ) -> None:
+        """RQ's own takes two steps; a worker that dies between them strands the job's id."""
+        del queue, started_job_registry
+        seconds = Retry.get_interval(0, retry.intervals)
+        if self.runs.send_later(execution, seconds, job.meta):
+            self.executions.pop(execution.id, None)
+        else:
+            self.forget(execution)
 
     def handle_job_failure(
         self,

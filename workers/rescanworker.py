@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import Any
 
@@ -21,6 +21,7 @@ from rq import Retry, get_current_job
 from data.database import connection
 from data.errors import BlobNotStored
 from data.secscan.indexer import Indexer
+from data.secscan.poison import record_poison
 from data.secscan.rescan import Outcome, RescanRequest, RescanResult
 from data.secscan.status import Reason
 from data.settings import WorkerType
@@ -49,6 +50,8 @@ log = structlog.get_logger()
 # A job that waits for somebody else's claim, a slot or a scanner waits as often as it takes.
 FOR_EVER = 10**9
 LOOK_AGAIN_SECONDS = 10
+# In a job's meta: the FAILED row is its own, so it may reset it, which the sweep else may not.
+OWN_FAILURE = "own_failure"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -80,13 +83,13 @@ class Rescanner:
             self.reporter.tell()
 
     def rescan_or_raise(self, request: RescanRequest, meta: dict[str, Any]) -> RescanResult | Retry:
-        tries = int(meta.get("tries", 0))
+        tries = tries_so_far(meta)
+        if request.reason is Reason.SWEEP and OWN_FAILURE in meta:
+            request = replace(request, reason=Reason.EVENT)
         try:
             with connection():
-                result = self.indexer.index_manifest(request, job_id_of(request.manifest_id))
+                result = self.index(request)
         except Exception as error:
-            if isinstance(error, BlobNotStored):
-                self.ask_for_blobs(request.manifest_id)
             verdict = decide(error, tries)
             meta["waiting_for"] = str(error)
             if verdict.action is Action.LATER:
@@ -97,6 +100,13 @@ class Rescanner:
             return self.run_again(request, verdict.seconds, str(error))
         return self.conclude(request, result, meta)
 
+    def index(self, request: RescanRequest) -> RescanResult:
+        try:
+            return self.indexer.index_manifest(request, job_id_of(request.manifest_id))
+        except BlobNotStored:
+            self.ask_for_blobs(request.manifest_id)
+            raise
+
     def conclude(
         self, request: RescanRequest, result: RescanResult, meta: dict[str, Any]
     ) -> RescanResult | Retry:
@@ -105,6 +115,7 @@ class Rescanner:
             return self.run_again(request, LOOK_AGAIN_SECONDS, meta["waiting_for"])
         if result.outcome is Outcome.FAILED and not result.final:
             meta["waiting_for"] = f"next try after Clair failed on it: {result.error}"
+            meta[OWN_FAILURE] = True
             return self.run_again(request, wait_before_retry(result.retry_count), result.error)
         log.info("rescanned", **result.as_dict())
         self.reporter.rescanned(request, result)
@@ -114,6 +125,11 @@ class Rescanner:
         log.info("rescan again later", manifest=request.manifest_id, seconds=seconds, why=why)
         self.reporter.again_later(request, why)
         return Retry(max=FOR_EVER, interval=max(1, round(seconds)))
+
+
+def tries_so_far(meta: dict[str, Any]) -> int:
+    tries = meta.get("tries", 0)
+    return tries if isinstance(tries, int) else 0
 
 
 _rescanner: Rescanner | None = None
@@ -156,7 +172,7 @@ def prepare(process: Process, *, backfill: bool) -> RescanProcess:
     return RescanProcess(
         queue,
         stop=process.stop,
-        housekeeping=Housekeeping(queue, settings.rescan.job_timeout),
+        housekeeping=Housekeeping(queue, settings.rescan.job_timeout, record_poison),
         may_work=lambda: scanner_may_work(indexer),
     )
 

@@ -26,6 +26,7 @@ which thought ours dead: then ours writes nothing.
 
 What a crash leaves: before the claim's commit nothing; after it our IN_PROGRESS row, which the same
 job takes up at once with a new token (the job itself comes back, or the sweep enqueues it again).
+A job that took three workers down doesn't come back: FAILED is written over its claim, -2 or none.
 """
 
 from __future__ import annotations
@@ -180,6 +181,14 @@ def decide_finish(
     if row is not None and row.status is IndexStatus.MANIFEST_LAYER_TOO_LARGE:
         return FinishDecision.SETTLED
     return FinishDecision.WRITE
+
+
+def may_set_aside(row: StatusRow | None, job: str) -> bool:
+    """Whether the row may say that `job` is poison: nobody else has more to say of it."""
+    if row is None or row.status is IndexStatus.MANIFEST_UNSUPPORTED:
+        return True
+    own = row.claim is not None and row.claim.job == job
+    return own and row.status is IndexStatus.IN_PROGRESS
 
 
 def read_metadata(text: str) -> dict[str, Any]:

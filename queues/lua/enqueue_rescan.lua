@@ -17,9 +17,14 @@ local function push(name)
   redis.call("SADD", KEYS[2], queue_key(name))
 end
 
-local known = redis.call("HMGET", KEYS[1], "status", "origin", "rank")
+local known = redis.pcall("HMGET", KEYS[1], "status", "origin", "rank")
+if known.err then -- not a job's record: it must not keep its manifest from being enqueued
+  redis.call("DEL", KEYS[1])
+  known = {}
+end
 local status, origin = known[1], known[2] or lane
 local known_rank = tonumber(known[3]) or 0
+local asked = tonumber(redis.call("HGET", KEYS[3], id)) or -1
 
 local function write_fields()
   redis.call("HSET", KEYS[1], unpack(ARGV, 7))
@@ -28,41 +33,49 @@ end
 -- A queued id may have been lost with its list. Looking for it costs the list's length, so beyond
 -- 10,000 it is taken at its word; the sweep asks again when the list is shorter.
 local function is_in_list()
-  for _, key in ipairs({queue_key(origin), queue_key(origin) .. ":intermediate"}) do
-    local length = redis.call("LLEN", key)
-    if length > 10000 or (length > 0 and redis.call("LPOS", key, id)) then return true end
-  end
-  return false
+  local length = redis.call("LLEN", queue_key(origin))
+  return length > 10000 or (length > 0 and redis.call("LPOS", queue_key(origin), id))
+end
+
+-- A worker has it in its hands: it may have read the reason that this enqueue would change.
+local function is_popped()
+  return redis.call("LPOS", queue_key(origin) .. ":intermediate", id)
 end
 
 -- Every run of a job is in the registry of started jobs under <id>:<execution>.
 local function is_running()
-  if redis.call("LPOS", queue_key(origin) .. ":intermediate", id) then return true end
   for _, entry in ipairs(redis.call("ZRANGE", "rq:wip:" .. origin, 0, -1)) do
     if string.sub(entry, 1, #id + 1) == id .. ":" then return true end
   end
   return false
 end
 
-if status == "started" and is_running() then
-  local asked = tonumber(redis.call("HGET", KEYS[3], id) or -1)
+if (status == "started" and is_running()) or (status == "queued" and is_popped()) then
   if rank > asked then redis.call("HSET", KEYS[3], id, rank) end
   return 3
 end
 
+-- A job that waits in the main lane stays there, whoever asks again.
 local promoted = lane == main and origin ~= main
+local function write_wish()
+  write_fields()
+  if not promoted then redis.call("HSET", KEYS[1], "origin", origin) end
+end
+
 if status == "queued" and is_in_list() then
   if rank > known_rank or promoted then
-    if front and origin == lane then redis.call("LREM", queue_key(lane), 1, id) end
-    write_fields()
+    local target = promoted and lane or origin
+    if front and not promoted then redis.call("LREM", queue_key(target), 1, id) end
+    write_wish()
     -- The id stays in the other lane's list; whoever pops it there sees whose it is, and drops it.
-    if front or promoted then push(lane) end
+    if front or promoted then push(target) end
   end
   return 2
 end
 
 if status == "scheduled" and redis.call("ZSCORE", "rq:scheduled:" .. origin, id) then
-  if not (front or promoted) then return 2 end
+  -- Whoever may reset more than the waiting job doesn't wait with it: what it saw is newer.
+  if not (front or promoted or rank > known_rank) then return 2 end
   redis.call("ZREM", "rq:scheduled:" .. origin, id)
   if known_rank > rank then
     redis.call("HSET", KEYS[1], "status", "queued", "origin", lane)
@@ -76,7 +89,7 @@ if status == "failed" and rank == 0 then
   local forgotten_at = redis.call("ZSCORE", "rq:failed:" .. origin, id)
   local fields = redis.call("HMGET", KEYS[1], "deaths", "failure_ttl")
   local failed_at = forgotten_at and tonumber(forgotten_at) - (tonumber(fields[2]) or 0)
-  local poison = tonumber(fields[1] or 0) >= 3
+  local poison = (tonumber(fields[1]) or 0) >= 3
   if poison or (failed_at and failed_at > tonumber(ARGV[6]) - 3600) then return 4 end
 end
 
@@ -87,5 +100,5 @@ end
 redis.call("DEL", KEYS[1], "rq:results:" .. id)
 write_fields()
 push(lane)
-if rank >= tonumber(redis.call("HGET", KEYS[3], id) or -1) then redis.call("HDEL", KEYS[3], id) end
+if rank >= asked then redis.call("HDEL", KEYS[3], id) end
 return 1

@@ -1,0 +1,42 @@
+"""What the row says of a manifest whose rescan takes workers down, so that a person reads of it."""
+
+from __future__ import annotations
+
+from data.database import connection
+from data.models import Manifest
+from data.secscan.status import IndexStatus, may_set_aside
+from data.secscan.status_records import delete_row, insert_row, load_row, write_once
+
+# One of the three hashes that Quay writes with FAILED.
+INDEXER_HASH = "unknown_state"
+REASON = (
+    "its rescan ended three workers before they could report, so it was set aside; look at the "
+    "workers' logs for what ended them (memory, a crash in a library), then enqueue it by hand"
+)
+
+
+def record_poison(manifest_id: int, job: str) -> bool:
+    """Writes FAILED with the reason where `may_set_aside` lets it; True if it did."""
+
+    def write(repository_id: int) -> bool:
+        row = load_row(manifest_id, lock=True)
+        if not may_set_aside(row, job):
+            return False
+        delete_row(row)
+        count = (row.retry_count if row else 0) + 1
+        insert_row(
+            manifest_id,
+            repository_id,
+            IndexStatus.FAILED,
+            indexer_hash=INDEXER_HASH,
+            error=REASON,
+            metadata={"retry_count": count, "last_failed_hash": INDEXER_HASH},
+        )
+        return True
+
+    with connection():
+        manifest = Manifest.get_or_none(Manifest.id == manifest_id)
+        if manifest is None:
+            return False
+        repository_id = int(manifest.repository_id)
+        return write_once(manifest_id, lambda: write(repository_id), False)
