@@ -60,6 +60,14 @@ class QueueState(StrEnum):
     BACKFILL = "backfill"  # queued, started or scheduled on the backfill's lane
 
 
+COUNTER_LABELS: Mapping[str, tuple[str, ...]] = {
+    "quay_rescan_jobs": ("outcome", "reason"),
+    "quay_proxy_cache_security_resets": ("namespace",),
+    "quay_proxy_cache_blob_downloads": ("outcome",),
+    "quay_proxy_cache_blob_bytes": ("namespace",),
+}
+
+
 class Metrics:
     """The counters and histograms of one process, on a registry of their own."""
 
@@ -68,7 +76,7 @@ class Metrics:
         self.jobs = Counter(
             "quay_rescan_jobs",
             "Rescan jobs that ended, by how they ended and why they were asked for.",
-            ["outcome", "reason"],
+            COUNTER_LABELS["quay_rescan_jobs"],
             registry=self.registry,
         )
         self.last_blob_to_index = Histogram(
@@ -86,19 +94,19 @@ class Metrics:
         self.resets = Counter(
             "quay_proxy_cache_security_resets",
             "Status rows that were deleted because their manifest is complete.",
-            ["namespace"],
+            COUNTER_LABELS["quay_proxy_cache_security_resets"],
             registry=self.registry,
         )
         self.blob_downloads = Counter(
             "quay_proxy_cache_blob_downloads",
             "Tries to download a blob of a proxied image, by how they ended.",
-            ["outcome"],
+            COUNTER_LABELS["quay_proxy_cache_blob_downloads"],
             registry=self.registry,
         )
         self.blob_bytes = Counter(
             "quay_proxy_cache_blob_bytes",
             "Bytes of blobs that were downloaded and placed.",
-            ["namespace"],
+            COUNTER_LABELS["quay_proxy_cache_blob_bytes"],
             registry=self.registry,
         )
 

@@ -4,7 +4,7 @@
     rescan:<queue>:events               the last EVENTS_KEPT events, newest first
     rescan:<queue>:organizations        counts by organisation, for the page
     rescan:<queue>:organizations:used   which of them were used last; ORGANIZATIONS_KEPT are kept
-    rescan:<queue>:sweep                what the last whole sweep found
+    rescan:<queue>:swept                what the last whole sweep found
     rescan:<queue>:samples              the last hour, a sample every SAMPLE_SECONDS
 
 `redis-cli HGETALL rescan:rescan:metrics` shows the totals.
@@ -118,10 +118,10 @@ class MetricStore:
 
     def record_sweep(self, stuck: int) -> None:
         found = json.dumps({"stuck": stuck, "at": time.time()})
-        self.connection.set(self.key("sweep"), found)
+        self.connection.set(self.key("swept"), found)
 
     def sweep(self) -> SweepFound | None:
-        match load_json(self.connection.get(self.key("sweep"))):
+        match load_json(self.connection.get(self.key("swept"))):
             case {"stuck": int(stuck), "at": int() | float() as at}:
                 return SweepFound(stuck, float(at))
         return None

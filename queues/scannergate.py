@@ -39,6 +39,11 @@ LONGEST_PAUSE_SECONDS = 60.0
 ENTERED, CIRCUIT_OPEN, DIGEST_BUSY, NO_SLOT, BUDGET_SPENT = range(5)
 
 
+def circuit_key_of(name: str) -> str:
+    """Exists while the scanner is known to be `down` or `busy`; the value says which."""
+    return f"rescan:{name}:circuit"
+
+
 @dataclass(slots=True, kw_only=True)
 class RedisScannerGate:
     """`data.secscan.indexer.ScannerGate` on Redis. `limit` is RESCAN_MAX_CONCURRENT_INDEXES."""
@@ -193,7 +198,7 @@ class RedisScannerGate:
 
     @property
     def circuit_key(self) -> str:
-        return f"rescan:{self.name}:circuit"
+        return circuit_key_of(self.name)
 
     @property
     def probe_key(self) -> str:

@@ -162,7 +162,8 @@ def run_until_stopped(process: Process, work: Callable[[Process], None]) -> None
 
 def work_or_idle(process: Process, worker: WorkerType, work: Callable[[Process], None]) -> None:
     reason = idle_reason(process.settings, worker)
-    if reason is None:
+    # The ops server serves on: it is whom people and probes ask why the others idle.
+    if reason is None or worker is WorkerType.OPS:
         work(process)
     else:
         idle(process, reason)

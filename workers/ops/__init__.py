@@ -1,0 +1,1 @@
+"""The parts of the ops server: health, metrics, the rescan API and the page."""
