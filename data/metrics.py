@@ -138,7 +138,7 @@ OLDEST_QUEUED = GaugeDefinition(
 )
 STUCK_MANIFESTS = GaugeDefinition(
     "quay_rescan_stuck_manifests",
-    "Complete manifests that nobody was about to scan, as the last whole sweep found them.",
+    "Complete manifests that the last whole sweep found not scanned, in the queue or not.",
 )
 SCANNER_UP = GaugeDefinition(
     "quay_rescan_scanner_up", "1 unless the workers found Clair down when they last asked it."

@@ -118,9 +118,14 @@ class Reporter:
     def again_later(self, request: RescanRequest, why: str) -> None:
         self.note_job(EventKind.AGAIN_LATER, request, why)
 
-    def swept(self, *, stuck: int) -> None:
-        """A whole sweep ended; it found so many manifests that nobody was about to scan."""
-        self.note(Event(kind=EventKind.SWEPT, detail=f"{stuck} stuck"))
+    def swept(self, *, stuck: int, enqueued: int) -> None:
+        """A whole sweep ended: so many complete manifests aren't scanned, so many of them are new.
+
+        Worth an event only when it found something that no worker knew of.
+        """
+        if enqueued:
+            detail = f"{stuck} complete manifests not scanned, {enqueued} of them enqueued now"
+            self.note(Event(kind=EventKind.SWEPT, detail=detail))
         try:
             self.store.record_sweep(stuck)
         except RedisError as error:

@@ -28,7 +28,15 @@ from data.settings import Settings, WorkerType
 from data.sweep import last_manifest_id
 from queues.errors import BudgetSpent, DigestBusy, ScannerClosed
 from workers.process import Process, run_worker
-from workers.wiring import build_database, build_indexer, build_redis, build_storage
+from workers.reporter import Reporter
+from workers.wiring import (
+    build_database,
+    build_indexer,
+    build_redis,
+    build_reporter,
+    build_storage,
+    pushing_metrics,
+)
 
 log = structlog.get_logger()
 
@@ -40,6 +48,7 @@ class SecurityCycle:
     indexer: Indexer
     settings: Settings
     job: str
+    reporter: Reporter
     older: int = 0
 
     def run(self, process: Process) -> int:
@@ -70,10 +79,9 @@ class SecurityCycle:
 
     def index(self, manifest_id: int) -> None:
         """One bad manifest never ends the cycle; a scanner that is away does."""
+        request = RescanRequest(manifest_id=manifest_id, reason=Reason.CYCLE)
         try:
-            result = self.indexer.index_manifest(
-                RescanRequest(manifest_id=manifest_id, reason=Reason.CYCLE), self.job
-            )
+            result = self.indexer.index_manifest(request, self.job)
         except (BudgetSpent, DigestBusy) as error:
             log.info("passed over", manifest=manifest_id, reason=str(error))
         except (ScannerError, ScannerClosed, DatabaseUnavailable):
@@ -82,13 +90,16 @@ class SecurityCycle:
             log.error("not indexed", manifest=manifest_id, error=str(error))
         else:
             log.info("indexed", **result.as_dict())
+            self.reporter.rescanned(request, result)
+        self.reporter.tell()
 
 
 def build_cycle(settings: Settings) -> SecurityCycle:
     build_database(settings)
-    redis = build_redis(settings)
+    redis, reporter = build_redis(settings), build_reporter(settings)
     return SecurityCycle(
-        indexer=build_indexer(settings, redis, build_storage(settings)),
+        indexer=build_indexer(settings, redis, build_storage(settings), observer=reporter),
+        reporter=reporter,
         settings=settings,
         job=f"securityworker-{socket.gethostname()}-{os.getpid()}",
     )
@@ -98,14 +109,19 @@ def work(process: Process) -> None:
     cycle = build_cycle(process.settings)
     interval = process.settings.scanner.indexing_interval
     log.info("worker ready", interval=interval)
-    while not process.stop.requested:
-        try:
-            with connection():
-                log.info("cycle ended", manifests=cycle.run(process))
-        except (DataError, ScannerClosed, RedisError) as error:
-            log.error("cycle cut short", error=str(error))
-        if process.burst or process.stop.wait(interval):
-            return
+    with pushing_metrics(process.settings, cycle.reporter.metrics.registry, "securityworker"):
+        while not process.stop.requested:
+            run_cycle(cycle, process)
+            if process.burst or process.stop.wait(interval):
+                return
+
+
+def run_cycle(cycle: SecurityCycle, process: Process) -> None:
+    try:
+        with connection():
+            log.info("cycle ended", manifests=cycle.run(process))
+    except (DataError, ScannerClosed, RedisError) as error:
+        log.error("cycle cut short", error=str(error))
 
 
 def main() -> int:

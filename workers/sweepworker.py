@@ -42,12 +42,14 @@ from queues.rescanqueue import Enqueued, RescanQueue, job_id_of
 from queues.unscannable import Unscannable
 from queues.workqueue import WorkItem, WorkQueue
 from workers.process import Process, run_worker
+from workers.reporter import Reporter
 from workers.wiring import (
     build_blob_queue,
     build_database,
     build_policy,
     build_queue,
     build_redis,
+    build_reporter,
 )
 
 log = structlog.get_logger()
@@ -247,15 +249,15 @@ def build_sweeper(process: Process) -> Sweeper:
 
 
 def work(process: Process) -> None:
-    sweeper = build_sweeper(process)
+    sweeper, reporter = build_sweeper(process), build_reporter(process.settings)
     log.info("worker ready", interval=process.settings.rescan.sweep_interval)
     while not process.stop.requested:
-        sweep_once(sweeper, process)
+        sweep_once(sweeper, process, reporter)
         if process.burst or process.stop.wait(process.settings.rescan.sweep_interval):
             return
 
 
-def sweep_once(sweeper: Sweeper, process: Process) -> None:
+def sweep_once(sweeper: Sweeper, process: Process, reporter: Reporter) -> None:
     """One sweep; what it can't reach now it finds in the next."""
     try:
         with connection():
@@ -267,6 +269,8 @@ def sweep_once(sweeper: Sweeper, process: Process) -> None:
         log.debug("another sweeper is at it")
     else:
         log.info("swept", **swept.as_dict())
+        if not process.stop.requested:  # else it may have been cut short
+            reporter.swept(stuck=swept.stuck, enqueued=swept.enqueued)
 
 
 def main() -> int:

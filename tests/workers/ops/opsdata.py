@@ -190,7 +190,7 @@ def add_events(reporter: Reporter, filled: Filled) -> None:
     reporter.blob_failed(
         "ghcr/platform/web", "registry.example: 503 for sha256:1d0f", given_up=True
     )
-    reporter.swept(stuck=2)
+    reporter.swept(stuck=9, enqueued=2)
     reporter.tell()
 
 
