@@ -113,11 +113,16 @@ class RescanJob(Job):
         except Exception as error:  # noqa: BLE001 - RQ raises whatever the bytes provoke
             return f"its data is no JSON call: {type(error).__name__}"
         match call:
-            case (name, None, (int(manifest_id), str(), bool()), {}) if name == RESCAN_FUNCTION:
+            case (
+                name,
+                None,
+                (int(manifest_id), str()) | (int(manifest_id), str(), bool()),
+                {},
+            ) if name == RESCAN_FUNCTION:
                 return None if self.id == f"rescan-{manifest_id}" else "its id is another's"
             case (name, _, _, _) if name != RESCAN_FUNCTION:
                 return f"it asks for {name!r}, and this queue runs only {RESCAN_FUNCTION}"
-        return "its arguments are not (manifest id, reason, force)"
+        return "its arguments are not (manifest id, reason) or (manifest id, reason, force)"
 
 
 def unpack(field: bytes) -> bytes:

@@ -201,10 +201,12 @@ def job_fields(manifest_id: int, reason: Reason, lane: str, timeout: int) -> dic
     """
     forced = reason is Reason.FORCED
     asked = Reason.MANUAL if forced else reason
-    call: list[Any] = [RESCAN_FUNCTION, None, [manifest_id, asked.value, forced], {}]
+    arguments = [manifest_id, asked.value, True] if forced else [manifest_id, asked.value]
+    call: list[Any] = [RESCAN_FUNCTION, None, arguments, {}]
     moment = utcformat(now())
     return {
-        "data": zlib.compress(json.dumps(call).encode()),
+        # At most 64 bytes: with one longer value Redis stores the hash in twice the memory.
+        "data": zlib.compress(json.dumps(call, separators=(",", ":")).encode()),
         "status": "queued",
         "origin": lane,
         "description": f"manifest {manifest_id} ({reason.value})",

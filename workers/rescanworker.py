@@ -135,7 +135,7 @@ def tries_so_far(meta: dict[str, Any]) -> int:
 _rescanner: Rescanner | None = None
 
 
-def rescan_manifest(manifest_id: int, reason: str, force: bool) -> dict[str, Any] | Retry:
+def rescan_manifest(manifest_id: int, reason: str, force: bool = False) -> dict[str, Any] | Retry:
     """The job: `reason` is a `data.secscan.status.Reason`; `force` makes a manual one forced.
 
     Returns the result as JSON (design, "The rescan job"), or an RQ Retry to run again later.

@@ -1,4 +1,4 @@
-"""The status protocol: every cell of the table in `data.secscan.status`, read from its docstring."""
+"""The status protocol: every cell of the table in `data.secscan.status`, from its docstring."""
 
 from __future__ import annotations
 
