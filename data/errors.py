@@ -21,7 +21,7 @@
     │   └── BlobTruncated            fewer bytes than announced
     └── ScannerError
         ├── ScannerUnavailable       no connection, a time-out, 5xx, or an answer that is no report
-        │   └── ScannerFetchFailed   500: Clair couldn't fetch a layer from where we said it is
+        │   └── ScannerFetchFailed   Clair is well, but can't fetch or read this one manifest
         ├── ScannerBusy              429
         ├── ScannerDenied            401 or 403: our key is not Clair's
         └── ScannerRejectedManifest  400: Clair's word on the manifest itself
@@ -126,7 +126,9 @@ class ScannerUnavailable(ScannerError):
 
 
 class ScannerFetchFailed(ScannerUnavailable):
-    """500: Clair is well, but couldn't fetch a layer of this manifest from where we said it is."""
+    """Clair is well, but couldn't fetch a layer of this manifest from where we said it is (500), or
+    gives no answer for this manifest while it answers for others.
+    """
 
 
 class ScannerBusy(ScannerError):

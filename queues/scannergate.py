@@ -18,7 +18,13 @@ import structlog
 from redis import Redis
 from redis.exceptions import RedisError
 
-from data.errors import ScannerBusy, ScannerError, ScannerUnavailable
+from data.errors import (
+    ScannerBusy,
+    ScannerDenied,
+    ScannerError,
+    ScannerFetchFailed,
+    ScannerUnavailable,
+)
 from data.secscan.status import Reason
 from queues.errors import BudgetSpent, CircuitOpen, DigestBusy, NoSlotFree
 from queues.rescanqueue import read_script
@@ -35,6 +41,8 @@ PROBE_SECONDS = 2
 # How long a pause lasts when the scanner says 429 and names no time.
 BUSY_PAUSE_SECONDS = 2.0
 LONGEST_PAUSE_SECONDS = 60.0
+# A request that got no answer for longer than this may have had the scanner fetch every layer.
+WORKED_SECONDS = 10.0
 
 ENTERED, CIRCUIT_OPEN, DIGEST_BUSY, NO_SLOT, BUDGET_SPENT = range(5)
 
@@ -54,6 +62,8 @@ class RedisScannerGate:
     indexes_per_day: int
     backfill: bool = False
     leases: dict[str, str] = field(default_factory=dict)  # lease -> digest
+    unanswered: set[str] = field(default_factory=set)  # digests of requests sent
+    leases_lock: threading.Lock = field(default_factory=threading.Lock)
     renewal: threading.Thread | None = None
 
     @contextmanager
@@ -66,19 +76,52 @@ class RedisScannerGate:
         self.take_slot(lease, digest, reason)
         self.leases[lease] = digest
         self.start_renewal()
+        entered = time.monotonic()
         try:
             yield
+        except ScannerFetchFailed:
+            self.note_answer(digest)  # the scanner is well
+            raise
         except ScannerBusy as error:
-            self.give_back_budget(digest)
+            self.charge(digest, -1)
             self.open_circuit(error.retry_after or BUSY_PAUSE_SECONDS, probe=False)
             raise
-        except ScannerUnavailable:
-            self.give_back_budget(digest)
+        except (ScannerUnavailable, ScannerDenied):
+            if time.monotonic() - entered < WORKED_SECONDS:
+                self.charge(digest, -1)
             self.open_circuit(LONGEST_PAUSE_SECONDS, probe=True)
             raise
+        else:
+            self.note_answer(digest)
         finally:
-            self.leases.pop(lease, None)
             self.release(lease, digest)
+
+    def charge(self, digest: str, count: int = 1) -> None:
+        """An index request for the digest is about to be sent; -1 takes one of the day's back."""
+        script = self.connection.register_script(read_script("charge_scanner"))
+        script(keys=[self.budget_key(digest)], args=[count])
+        self.unanswered.add(digest)
+
+    def is_manifests_own(self, digest: str) -> bool:
+        """Whether that the scanner gave no answer for this digest is no trouble of the scanner's.
+
+        It is the manifest's own when the scanner has answered others since it last gave none here.
+        """
+        answers = int(self.connection.get(self.answers_key) or 0)
+        before = self.connection.set(self.silence_key(digest), answers, ex=86400, get=True)
+        own = before is not None and answers > int(before)
+        if own:
+            self.unanswered.discard(digest)
+        return own
+
+    def note_answer(self, digest: str) -> None:
+        """The request for the digest was answered, if one was sent."""
+        if digest not in self.unanswered:
+            return
+        with self.connection.pipeline() as pipeline:
+            pipeline.incr(self.answers_key)
+            pipeline.delete(self.silence_key(digest))
+            pipeline.execute()
 
     def take_slot(self, lease: str, digest: str, reason: Reason) -> None:
         deadline = time.monotonic() + SLOT_WAIT_SECONDS
@@ -115,14 +158,17 @@ class RedisScannerGate:
         return int(answer)
 
     def release(self, lease: str, digest: str) -> None:
-        try:
-            if self.connection.zrem(self.slots_key, lease):
-                self.connection.zrem(self.digests_key, digest)
-            if self.backfill:
-                self.connection.zrem(self.backfill_key, lease)
-        except RedisError as error:
-            # The lease ends by itself; the result of the index call matters more.
-            log.warning("slot not released", error=str(error), free_in_seconds=LEASE_SECONDS)
+        with self.leases_lock:
+            del self.leases[lease]
+            self.unanswered.discard(digest)
+            try:
+                if self.connection.zrem(self.slots_key, lease):
+                    self.connection.zrem(self.digests_key, digest)
+                if self.backfill:
+                    self.connection.zrem(self.backfill_key, lease)
+            except RedisError as error:
+                # The lease ends by itself; the result of the index call matters more.
+                log.warning("slot not released", error=str(error), free_in_seconds=LEASE_SECONDS)
 
     def start_renewal(self) -> None:
         if self.renewal is None or not self.renewal.is_alive():
@@ -134,25 +180,23 @@ class RedisScannerGate:
         while True:
             time.sleep(RENEWAL_SECONDS)
             try:
-                self.renew(dict(self.leases))
+                with self.leases_lock:
+                    self.renew()
             except RedisError as error:
                 log.warning("slot not renewed", error=str(error))
 
-    def renew(self, leases: dict[str, str]) -> None:
-        if not leases:
+    def renew(self) -> None:
+        """Also takes back what a Redis that lost everything forgot: these requests are open."""
+        if not self.leases:
             return
         seconds, microseconds = self.connection.time()
         expiry = seconds * 1000 + microseconds // 1000 + LEASE_SECONDS * 1000
         with self.connection.pipeline(transaction=False) as pipeline:
-            for lease, digest in leases.items():
-                pipeline.zadd(self.slots_key, {lease: expiry}, xx=True)
-                pipeline.zadd(self.backfill_key, {lease: expiry}, xx=True)
-                pipeline.zadd(self.digests_key, {digest: expiry}, xx=True)
+            pipeline.zadd(self.slots_key, dict.fromkeys(self.leases, expiry))
+            pipeline.zadd(self.digests_key, dict.fromkeys(self.leases.values(), expiry))
+            if self.backfill:
+                pipeline.zadd(self.backfill_key, dict.fromkeys(self.leases, expiry))
             pipeline.execute()
-
-    def give_back_budget(self, digest: str) -> None:
-        """A request that the scanner never worked on is none of the day's."""
-        self.connection.decr(self.budget_key(digest))
 
     def open_circuit(self, seconds: float, *, probe: bool) -> None:
         pause = int(min(max(seconds, 0.1), LONGEST_PAUSE_SECONDS) * 1000)
@@ -180,6 +224,13 @@ class RedisScannerGate:
         self.connection.delete(self.circuit_key)
         log.info("circuit closed")
         return True
+
+    def silence_key(self, digest: str) -> str:
+        return f"rescan:{self.name}:silence:{digest}"
+
+    @property
+    def answers_key(self) -> str:
+        return f"rescan:{self.name}:answers"
 
     def budget_key(self, digest: str) -> str:
         return f"rescan:{self.name}:indexes:{digest}"

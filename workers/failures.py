@@ -34,8 +34,13 @@ from data.errors import (
     UpstreamRefused,
 )
 from queues.errors import InvalidWork, ScannerClosed
+from queues.scannergate import LONGEST_PAUSE_SECONDS
 
 LATER_SECONDS = 5.0
+# Nobody takes a job while the scanner is down; this is how soon after its return this one is.
+SCANNER_LATER_SECONDS = 2.0
+# What an upstream registry that asks us to wait gets at most: an hour, as between two tries.
+LONGEST_LATER_SECONDS = 3600.0
 # Waits between two tries at the same work grow from the first to the last of these.
 FIRST_RETRY_SECONDS = 10.0
 LAST_RETRY_SECONDS = 3600.0
@@ -60,8 +65,12 @@ def decide(error: BaseException, tries: int = 0) -> Verdict:
     match error:
         case ScannerClosed(retry_in=seconds):
             return Verdict(Action.LATER, seconds)
-        case ScannerBusy(retry_after=seconds) | UpstreamBusy(retry_after=seconds):
-            return Verdict(Action.LATER, seconds or LATER_SECONDS)
+        case ScannerBusy(retry_after=seconds):
+            return Verdict(
+                Action.LATER, min(seconds or SCANNER_LATER_SECONDS, LONGEST_PAUSE_SECONDS)
+            )
+        case UpstreamBusy(retry_after=seconds):
+            return Verdict(Action.LATER, min(seconds or LATER_SECONDS, LONGEST_LATER_SECONDS))
         case InvalidWork() | NotFoundError() | ManifestError() | ScannerRejectedManifest():
             return Verdict(Action.NEVER)
         case UpstreamDenied() | UpstreamNotFound() | UpstreamRefused() | BlobError():
@@ -70,7 +79,9 @@ def decide(error: BaseException, tries: int = 0) -> Verdict:
             return Verdict(Action.LATER, 60.0)  # a person has to mend it; nothing is lost meanwhile
         case BlobNotStored() | ScannerFetchFailed():
             return Verdict(Action.RETRY, wait_before_retry(tries))
-        case DatabaseUnavailable() | RedisError() | StorageError() | ScannerError():
+        case ScannerError():
+            return Verdict(Action.LATER, SCANNER_LATER_SECONDS)
+        case DatabaseUnavailable() | RedisError() | StorageError():
             return Verdict(Action.LATER, LATER_SECONDS)
         case UpstreamError():
             return Verdict(Action.RETRY, wait_before_retry(tries))

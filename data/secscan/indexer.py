@@ -12,9 +12,8 @@ from __future__ import annotations
 import time
 import uuid
 from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
-from typing import Protocol
 
 import structlog
 
@@ -24,12 +23,14 @@ from data.errors import (
     ManifestError,
     ScannerFetchFailed,
     ScannerRejectedManifest,
+    ScannerUnavailable,
 )
 from data.faultpoints import FaultPoint, reach
 from data.manifest_records import ManifestRecord, find_manifests_by_digest, load_manifest
 from data.manifests import Layer, Manifest, parse_manifest
 from data.policy import Policy
 from data.secscan.clair import ClairClient
+from data.secscan.gate import ScannerGate
 from data.secscan.layers import LayerLinks, LayerLocation, foreign_location
 from data.secscan.reports import IndexReport, ReportState
 from data.secscan.rescan import (
@@ -55,13 +56,6 @@ from data.secscan.status_records import (
 )
 
 log = structlog.get_logger()
-
-
-class ScannerGate(Protocol):
-    """Lets index requests through: slots, the daily budget, one request a digest at a time."""
-
-    def enter(self, digest: str, reason: Reason) -> AbstractContextManager[object]:
-        """Holds one of the scanner's slots; raises when there is none to be had now."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -182,11 +176,18 @@ class Indexer:
     def call_scanner(self, record: ManifestRecord, manifest: Manifest) -> IndexReport:
         """Tells Clair where the layers are, and waits. Their tokens live 60 s: minted here."""
         layers = [self.locate(record, layer) for layer in manifest.layers]
+        self.gate.charge(record.digest)
         log.info("index call", **context(record))
         self.observer.index_called(record)
         started = time.monotonic()
         try:
             return self.scanner.index(record.digest, layers)
+        except ScannerFetchFailed:
+            raise
+        except ScannerUnavailable as error:
+            if not self.gate.is_manifests_own(record.digest):
+                raise
+            raise ScannerFetchFailed(f"Clair answers for others, but not here: {error}") from error
         finally:
             self.observer.index_answered(record, time.monotonic() - started)
 
@@ -242,7 +243,10 @@ class Indexer:
 
     def refresh(self, record: ManifestRecord, manifest: Manifest) -> RescanResult:
         """Indexes again while people go on reading the old result."""
-        report = self.call_scanner(record, manifest)
+        try:
+            report = self.call_scanner(record, manifest)
+        except (ScannerRejectedManifest, ScannerFetchFailed) as error:
+            return describe(record, Outcome.FAILED, str(error))
         if report.state is ReportState.ERROR:
             return describe(record, Outcome.FAILED, report.err)
         finish = refresh_completed(record.manifest_id, report.indexer_state)

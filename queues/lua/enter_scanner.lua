@@ -6,15 +6,23 @@
 -- ARGV[1] lease  ARGV[2] digest  ARGV[3] lease's life, ms  ARGV[4] slots in all
 -- ARGV[5] "1": backfill  ARGV[6] requests a day, 0 for no limit
 --
+-- Nothing is counted here: not everybody who enters sends a request (charge_scanner.lua).
+--
 -- Returns 0 entered, 1 circuit open, 2 digest busy, 3 no slot, 4 budget spent.
 -- The server's clock alone decides, so clocks that differ between machines do no harm.
 
 local time = redis.call("TIME")
 local now = time[1] * 1000 + math.floor(time[2] / 1000)
-local expiry = now + ARGV[3]
+local expiry = string.format("%.0f", now + ARGV[3])
 
 if redis.call("EXISTS", KEYS[4]) == 1 then return 1 end
-for index = 1, 3 do redis.call("ZREMRANGEBYSCORE", KEYS[index], "-inf", now) end
+for index = 1, 3 do
+  redis.call("ZREMRANGEBYSCORE", KEYS[index], "-inf", now)
+  -- Of a clock that was set back: no lease ends later than one that begins now.
+  for _, lease in ipairs(redis.call("ZRANGEBYSCORE", KEYS[index], "(" .. expiry, "+inf")) do
+    redis.call("ZADD", KEYS[index], expiry, lease)
+  end
+end
 if redis.call("ZSCORE", KEYS[3], ARGV[2]) then return 2 end
 
 local limit, backfill = tonumber(ARGV[4]), ARGV[5] == "1"
@@ -22,8 +30,7 @@ if redis.call("ZCARD", KEYS[1]) >= limit then return 3 end
 if backfill and redis.call("ZCARD", KEYS[2]) >= math.max(1, math.floor(limit / 2)) then return 3 end
 
 local budget = tonumber(ARGV[6])
-if budget > 0 and tonumber(redis.call("GET", KEYS[5]) or 0) >= budget then return 4 end
-if redis.call("INCR", KEYS[5]) == 1 then redis.call("EXPIRE", KEYS[5], 86400) end
+if budget > 0 and (tonumber(redis.call("GET", KEYS[5])) or 0) >= budget then return 4 end
 
 redis.call("ZADD", KEYS[1], expiry, ARGV[1])
 if backfill then redis.call("ZADD", KEYS[2], expiry, ARGV[1]) end
