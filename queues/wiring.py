@@ -52,7 +52,9 @@ def build_scanner(settings: Settings) -> ClairClient:
     if scanner.endpoint is None:
         raise SettingsError("SECURITY_SCANNER_V4_ENDPOINT", "is not set")
     psk = scanner.psk.get_secret_value() if scanner.psk else None
-    return ClairClient(scanner.endpoint, psk=psk)
+    # Under the job's default time limit of 660 s Clair gets the 600 s that Quay gives it.
+    index_timeout = min(600.0, settings.rescan.job_timeout * 10 / 11)
+    return ClairClient(scanner.endpoint, psk=psk, index_timeout=index_timeout)
 
 
 def build_layer_links(settings: Settings, storage: Storage) -> LayerLinks:
