@@ -115,10 +115,11 @@ class Sweeper:
         after = int(self.redis.hget(self.cursor_key, stuck.value) or 0)
         while after < last:
             page = next_page(stuck, after)
-            yield self.sweep_page(stuck, list(page.manifest_ids))
-            reach(FaultPoint.SWEEP_PAGE)
+            swept = self.sweep_page(stuck, list(page.manifest_ids))
             after = page.after
             self.redis.hset(self.cursor_key, stuck.value, after)
+            reach(FaultPoint.SWEEP_PAGE)
+            yield swept
         self.redis.hdel(self.cursor_key, stuck.value)
 
     def sweep_page(self, stuck: Stuck, manifest_ids: list[int]) -> Swept:
