@@ -18,7 +18,15 @@ from tests.servers import Engine
 MARIADB_MISSING = (
     "left out: the suite on MariaDB; install the package mariadb-server to run it here too"
 )
-ENGINES = ["sqlite", "postgresql"] + (["mariadb"] if servers.find_mariadbd() else [])
+# Quay's own DDL, where it is at hand: a database made of it has the foreign keys and the columns
+# that our models leave out.
+QUAY_DDL = Path(__file__).parent.parent.parent / "shared" / "quay-schema.postgres.sql"
+ENGINES = [
+    "sqlite",
+    "postgresql",
+    *(["mariadb"] if servers.find_mariadbd() else []),
+    *(["quay_ddl"] if QUAY_DDL.exists() else []),
+]
 
 
 def pytest_report_header() -> list[str]:
@@ -47,8 +55,12 @@ def database_uri(request: pytest.FixtureRequest, tmp_path: Path) -> str:
     """The DB_URI of an empty database, on each engine in turn."""
     if request.param == "sqlite":
         return f"sqlite:///{tmp_path}/quay.db"
-    engine: Engine = request.getfixturevalue(request.param)
-    return engine.create()
+    server = "postgresql" if request.param == "quay_ddl" else request.param
+    engine: Engine = request.getfixturevalue(server)
+    uri = engine.create()
+    if request.param == "quay_ddl":
+        servers.load_ddl(uri, QUAY_DDL)
+    return uri
 
 
 @pytest.fixture

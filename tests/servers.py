@@ -71,6 +71,14 @@ def postgresql() -> Iterator[Engine]:
         shutil.rmtree(directory, ignore_errors=True)
 
 
+def load_ddl(uri: str, ddl: Path) -> None:
+    """Runs a dump of pg_dump's, but for psql's own commands and indexes of an extension."""
+    lines = [line for line in ddl.read_text().splitlines() if not line.startswith("\\")]
+    statements = [each for each in "\n".join(lines).split(";\n") if "gin_trgm_ops" not in each]
+    with psycopg.connect(uri, autocommit=True) as connection:
+        connection.execute(";\n".join(statements).encode())
+
+
 @contextmanager
 def mariadb() -> Iterator[Engine]:
     """A MariaDB server from the system's packages, in a directory of its own."""
