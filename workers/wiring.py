@@ -10,6 +10,8 @@ from contextlib import AbstractContextManager
 
 from prometheus_client import CollectorRegistry
 from redis import Redis
+from redis.backoff import NoBackoff
+from redis.retry import Retry
 
 from data.manifest_records import ManifestRecord
 from data.metrics import NamespaceLabels
@@ -63,7 +65,9 @@ QUICK_SECONDS = 1.0
 def build_quick_redis(settings: Settings) -> Redis:
     """For what must not wait: metrics, and the answers of the ops server."""
     quick = {"socket_timeout": QUICK_SECONDS, "socket_connect_timeout": QUICK_SECONDS}
-    return open_redis(settings.redis.model_copy(update=quick), patient=False)
+    redis = open_redis(settings.redis.model_copy(update=quick), patient=False)
+    redis.set_retry(Retry(NoBackoff(), 1))  # a connection that was closed meanwhile, no more
+    return redis
 
 
 def build_reporter(settings: Settings) -> Reporter:

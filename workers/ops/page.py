@@ -107,6 +107,7 @@ def page_values(request: Request, said: str, problem: str) -> dict[str, Any]:
         "notices": view.notices(redis, redis_error, ops.watcher.problem(), ops.idle),
         "queue": redis.queue if redis else None,
         "stages": view.funnel(redis, database),
+        "facts": view.facts(redis),
         "plots": view.plots(redis.samples if redis else ()),
         "waiting": database.waiting.manifests,
         "failures": failures,

@@ -59,6 +59,17 @@ class Notice:
     text: str
 
 
+@dataclass(frozen=True, slots=True)
+class Fact:
+    """One more thing to know at a glance."""
+
+    name: str
+    value: str
+
+
+CLAIR = {"up": "up, as the workers last saw it", "busy": "asked for a pause", "down": "down"}
+
+
 def notices(
     redis: RedisReadings | None, redis_error: str, database_error: str, idle: str | None
 ) -> list[Notice]:
@@ -114,7 +125,7 @@ def stages_of_queue(queue: QueueReadings | None) -> list[Stage]:
         ]
     main, backfill = queue.main, queue.backfill
     waited = main.oldest_queued_seconds
-    details = [] if waited is None else [f"first for {duration(waited)}"]
+    details = [] if waited is None else [f"first waits {duration(waited)}"]
     if main.scheduled:
         details.append(f"{main.scheduled:,} for later")
     if backfill.queued + backfill.scheduled:
@@ -127,7 +138,7 @@ def stages_of_queue(queue: QueueReadings | None) -> list[Stage]:
         Stage(
             name="Indexing",
             count=f"{main.started + backfill.started:,}",
-            detail=f"longest for {duration(running)}"
+            detail=f"longest runs {duration(running)}"
             if running is not None
             else counted(main.workers + backfill.workers, "worker") + " ready",
         ),
@@ -159,6 +170,24 @@ def stage_failed(redis: RedisReadings | None, database: DatabaseReadings) -> Sta
         detail=", ".join(details) or "none",
         style="bad" if failed or jobs else "",
     )
+
+
+def facts(redis: RedisReadings | None) -> list[Fact]:
+    """What stands below the funnel."""
+    if redis is None:
+        return []
+    queue = redis.queue
+    backfill = queue.backfill
+    waiting = backfill.queued + backfill.scheduled
+    found = [
+        Fact("Workers", f"{queue.main.workers} and {backfill.workers} for backfill"),
+        Fact("Clair", CLAIR.get(queue.scanner, queue.scanner)),
+        Fact("Backfill", f"{waiting:,} to do" if waiting else "nothing to do"),
+    ]
+    if queue.sweep is None:
+        return [*found, Fact("Last sweep", "none yet")]
+    swept = f"{ago(from_unix(queue.sweep.at))}, {queue.sweep.stuck:,} complete and not scanned"
+    return [*found, Fact("Last sweep", swept)]
 
 
 def failures(redis: RedisReadings | None, database: DatabaseReadings) -> list[Failure]:
@@ -228,7 +257,7 @@ def from_unix(at: float) -> datetime:
 def ago(moment: datetime) -> str:
     """`3 s ago`; a moment that other clocks see in the future is now."""
     seconds = max(0.0, (datetime.now(UTC) - moment).total_seconds())
-    return "now" if seconds < 1 else f"{duration(seconds)} ago"
+    return "now" if seconds < 1 else f"{duration(max(1, int(seconds)))} ago"
 
 
 def counted(number: int, noun: str) -> str:

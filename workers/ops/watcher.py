@@ -79,8 +79,10 @@ class Watcher:
         self.wanted.set()
 
     def want_names(self, manifest_ids: Iterable[int]) -> None:
-        """Asks for the repository and digest of these manifests, by the next look."""
-        self.nameless = tuple(manifest_ids)
+        """Asks for the repository and digest of these manifests, soon."""
+        before, self.nameless = self.nameless, tuple(manifest_ids)
+        if set(self.nameless) - set(before):
+            self.look_soon()
 
     def problem(self) -> str:
         """Why the database can't be relied upon now; "" when it can."""

@@ -6,10 +6,12 @@ import hashlib
 import json
 import math
 import time
-from dataclasses import dataclass, field
+from collections import deque
+from dataclasses import dataclass, field, replace
 from datetime import timedelta
 
 from data.blob_records import record_placement
+from data.manifest_records import load_manifest
 from data.metrics import LATENCY_BUCKETS
 from data.models import (
     ImageStorageLocation,
@@ -19,7 +21,7 @@ from data.models import (
     new_uuid,
     utcnow,
 )
-from data.proxycache import create_proxy_organization, create_repository, link_blob
+from data.proxycache import create_proxy_organization, create_repository, link_blob, named_id
 from data.secscan.rescan import Outcome, RescanRequest, RescanResult
 from data.secscan.status import IndexStatus, Reason
 from data.settings import Settings
@@ -102,12 +104,11 @@ def add_manifest(repository_id: int, name: str) -> int:
         "config": {"mediaType": OCI_CONFIG, "digest": digest_of(f"{name} config"), "size": 2},
         "layers": [{"mediaType": OCI_LAYER, "digest": digest, "size": 9} for digest in layers],
     }
-    media_type, _ = MediaType.get_or_create(name=OCI_MANIFEST)
     manifest_id = int(
         Manifest.insert(
             repository_id=repository_id,
             digest=digest_of(name),
-            media_type_id=media_type.id,
+            media_type_id=named_id(MediaType, OCI_MANIFEST),
             manifest_bytes=json.dumps(manifest),
         ).execute()
     )
@@ -187,11 +188,19 @@ def add_events(reporter: Reporter, filled: Filled) -> None:
             error="" if done else REJECTED,
         )
         reporter.rescanned(RescanRequest(manifest_id=manifest_id, reason=Reason.EVENT), result)
+        reporter.metrics.index.observe(0.4)
+        reporter.metrics.last_blob_to_index.observe(0.02)
+        loaded = load_manifest(manifest_id)
+        assert loaded is not None
+        reporter.reset(loaded)
     reporter.blob_failed(
         "ghcr/platform/web", "registry.example: 503 for sha256:1d0f", given_up=True
     )
+    now, count = time.time(), len(reporter.events)
+    reporter.events = deque(
+        replace(event, at=now - 11 * (count - n)) for n, event in enumerate(reporter.events)
+    )
     reporter.swept(stuck=9, enqueued=2)
-    reporter.tell()
 
 
 def add_samples(store: MetricStore) -> None:
