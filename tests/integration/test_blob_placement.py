@@ -1,0 +1,125 @@
+"""Placing a blob beside a real Quay: its lock, its links, its credentials, its other worker."""
+
+from __future__ import annotations
+
+import threading
+from datetime import timedelta
+
+from pydantic import SecretStr
+from redis_lock import Lock
+
+from data.field_encryption import convert_secret_key, encrypt_field
+from data.models import (
+    ImageStoragePlacement,
+    ProxyCacheConfig,
+    UploadedBlob,
+    User,
+    utcnow,
+)
+from data.secscan.status import IndexStatus
+from queues import bloblock
+from tests.integration.pipeline import Pipeline
+from tests.servers import wait_until
+from workers.demo.registrylogin import Access, Authentication
+from workers.demo.sampleimages import debian_image
+
+IMAGE = debian_image("library/app")
+
+
+def test_quays_lock_is_held_around_a_placement(quay: Pipeline) -> None:
+    """While somebody else holds BLOB_DELETE_<digest>, nothing is placed; then it is."""
+    quay.publish(IMAGE)
+    quay.pull("proxy", IMAGE)
+    digest = IMAGE.layer_digests[0]
+    lock = Lock(quay.queue.connection, f"BLOB_DELETE_{digest}", expire=30)
+    lock.acquire()
+    worker = threading.Thread(target=quay.run_blob_worker, kwargs={"items": 1})
+    worker.start()
+    wait_until(lambda: waiting(quay), 20, "the blob worker waits for the lock")
+    assert ImageStoragePlacement.select().count() == 0
+    lock.release()
+    worker.join(20)
+    assert quay.is_placed(digest)
+
+
+def waiting(quay: Pipeline) -> bool:
+    """Whether a client waits for the lock's release (BLPOP), as python-redis-lock does."""
+    clients = quay.queue.connection.client_list()
+    return any(client["cmd"] == "blpop" for client in clients)
+
+
+def test_without_the_lock_it_goes_on_as_quay_does(quay: Pipeline) -> None:
+    quay.blob_worker.placer = type(quay.blob_worker.placer)(
+        storage=quay.blob_worker.placer.storage,
+        lock=bloblock.RedisBlobLock(None),
+        maximum_size=quay.blob_worker.placer.maximum_size,
+    )
+    quay.publish(IMAGE)
+    quay.pull("proxy", IMAGE)
+    quay.run_blob_worker()
+    assert quay.is_placed(IMAGE.layer_digests[0])
+
+
+def test_new_blob_is_kept_for_the_organisations_expiry(quay: Pipeline) -> None:
+    ProxyCacheConfig.update(expiration_s=7200).execute()
+    quay.publish(IMAGE)
+    quay.pull("proxy", IMAGE)
+    quay.run_blob_worker(items=1)
+    (link,) = list(UploadedBlob.select())
+    assert abs(link.expires_at - utcnow() - timedelta(seconds=7200)) < timedelta(seconds=60)
+
+
+def test_organisation_without_an_expiry_has_quays_default(quay: Pipeline) -> None:
+    ProxyCacheConfig.update(expiration_s=0).execute()
+    quay.publish(IMAGE)
+    quay.pull("proxy", IMAGE)
+    quay.run_blob_worker(items=1)
+    (link,) = list(UploadedBlob.select())
+    assert abs(link.expires_at - utcnow() - timedelta(seconds=3600)) < timedelta(seconds=60)
+
+
+def test_encrypted_credentials_open_the_upstream(quay: Pipeline) -> None:
+    """The columns are Quay's: AES-CCM under DATABASE_SECRET_KEY."""
+    quay.publish(IMAGE)
+    quay.pull("proxy", IMAGE)
+    quay.upstream.doorkeeper.access = Access(
+        authentication=Authentication.TOKEN, login=("robot", "secret")
+    )
+    key = convert_secret_key("a key of the tests")
+    ProxyCacheConfig.update(
+        upstream_registry_username=encrypt_field("robot", key),
+        upstream_registry_password=encrypt_field("secret", key),
+    ).execute()
+    secret = SecretStr("a key of the tests")
+    database = quay.settings.database.model_copy(update={"secret_key": secret})
+    quay.blob_worker.settings = quay.settings.model_copy(update={"database": database})
+    quay.run_blob_worker()
+    assert quay.is_placed(IMAGE.layer_digests[0])
+
+
+def test_organisation_that_is_no_proxy_any_more_still_completes(quay: Pipeline) -> None:
+    """The item outlived the proxy; its blob was placed by the registry meanwhile."""
+    quay.publish(IMAGE)
+    pulled = quay.pull("proxy", IMAGE)
+    for digest in IMAGE.blobs:
+        quay.fetch_blob_in_request("proxy", IMAGE, digest)
+    owner = User.get(User.username == "proxy")
+    ProxyCacheConfig.delete().where(ProxyCacheConfig.organization_id == owner.id).execute()  # type: ignore[misc]
+    quay.run()
+    assert quay.items() == []
+    assert quay.status(pulled.manifest_id) is None, "its policy is none of ours any more"
+
+
+def test_ours_and_quays_blob_worker_share_the_queue(quay: Pipeline) -> None:
+    """Quay's worker takes an item, places its blob, and deletes the item; ours takes the rest."""
+    quay.publish(IMAGE)
+    pulled = quay.pull("proxy", IMAGE)
+    theirs = quay.blob_worker.items.claim()
+    assert theirs is not None
+    quay.run_blob_worker()
+    assert len(quay.items()) == 1, "what Quay's worker has in hand is left to it"
+    quay.fetch_blob_in_request("proxy", IMAGE, theirs.queue_name.split("/")[-2])
+    quay.blob_worker.items.complete(theirs)
+    quay.run()
+    assert quay.status(pulled.manifest_id) is None, "no event of ours tells of it: the sweep will"
+    assert quay.status(pulled.manifest_id) is not IndexStatus.FAILED
