@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from enum import Enum
 
-from data.manifests.media_types import IMAGE_CONFIGS
+from data.manifests.media_types import FOREIGN_LAYERS, IMAGE_CONFIGS
 
 
 class Unscannable(Enum):
@@ -27,8 +27,12 @@ class Layer:
 
     @property
     def foreign(self) -> bool:
-        """It lies elsewhere, so no registry stores it and it counts as placed."""
-        return bool(self.urls)
+        """It lies elsewhere, so no registry stores it and it counts as placed.
+
+        By its media type, as Quay judges it (image/oci/manifest.py): a layer of an ordinary type
+        that names `urls` too is stored and fetched like any other.
+        """
+        return bool(self.urls) and self.media_type in FOREIGN_LAYERS
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -43,7 +47,11 @@ class Child:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Manifest:
-    """Layers base layer first; the same layer may stand in several places."""
+    """Layers base layer first; the same layer may stand, and is sent to Clair, several times.
+
+    Quay also sends an empty layer for each step of the config's history that changed nothing; the
+    scan is the same without them, and needs no config.
+    """
 
     media_type: str
     layers: tuple[Layer, ...] = ()
@@ -55,7 +63,11 @@ class Manifest:
 
     @property
     def unscannable(self) -> Unscannable | None:
-        """Why it can't be scanned, as Quay judges it; None for an image with layers."""
+        """Why it can't be scanned, as Quay judges it; None for an image with layers.
+
+        Quay asks for the media type of the config alone (image/oci/manifest.py), so a signature or
+        an attestation that borrows an image's config is sent to Clair, whose word ends it.
+        """
         if self.is_list:
             return Unscannable.MANIFEST_LIST
         if self.config_media_type is not None and self.config_media_type not in IMAGE_CONFIGS:

@@ -12,6 +12,9 @@ from data.manifests.manifest import Child, Layer, Manifest
 
 # Registries refuse larger manifests (distribution and Quay: 4 MiB).
 LARGEST_MANIFEST = 4 * 1024 * 1024
+# Far above any image (Docker's limit is 127 layers), far below what would hurt.
+MOST_LAYERS = 4096
+MOST_CHILDREN = 4096
 
 
 def parse_manifest(manifest_bytes: str | bytes, media_type: str) -> Manifest:
@@ -30,12 +33,18 @@ def load_json(manifest_bytes: str | bytes) -> dict[str, Any]:
     if len(manifest_bytes) > LARGEST_MANIFEST:
         raise ManifestError(f"a manifest of {len(manifest_bytes)} bytes is larger than any may be")
     try:
-        document = json.loads(manifest_bytes, object_pairs_hook=unique_keys)
+        document = json.loads(
+            manifest_bytes, object_pairs_hook=unique_keys, parse_constant=refuse_constant
+        )
     except (ValueError, RecursionError) as error:
         raise ManifestError(f"the manifest is no JSON: {str(error)[:200]}") from error
     if not isinstance(document, dict):
         raise ManifestError("the manifest is JSON, but no object")
     return document
+
+
+def refuse_constant(name: str) -> Any:
+    raise ValueError(f"{name} is no JSON")
 
 
 def unique_keys(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
@@ -49,7 +58,7 @@ def parse_image(document: dict[str, Any], media_type: str) -> Manifest:
     config = expect(document, "config", dict)
     return Manifest(
         media_type=media_type,
-        layers=tuple(parse_layer(each) for each in expect(document, "layers", list)),
+        layers=tuple(parse_layer(each) for each in at_most(MOST_LAYERS, document, "layers")),
         config_digest=parse_digest(config.get("digest")),
         config_size=size_of(config),
         config_media_type=expect(config, "mediaType", str),
@@ -72,7 +81,7 @@ def parse_layer(layer: Any) -> Layer:
 
 def parse_schema1(document: dict[str, Any], media_type: str) -> Manifest:
     """Schema 1 names its layers newest first, and has no config blob."""
-    layers = expect(document, "fsLayers", list)
+    layers = at_most(MOST_LAYERS, document, "fsLayers")
     if not all(isinstance(layer, dict) for layer in layers):
         raise ManifestError("a layer is no object")
     digests = [parse_digest(layer.get("blobSum")) for layer in reversed(layers)]
@@ -80,7 +89,7 @@ def parse_schema1(document: dict[str, Any], media_type: str) -> Manifest:
 
 
 def parse_list(document: dict[str, Any], media_type: str) -> Manifest:
-    children = expect(document, "manifests", list)
+    children = at_most(MOST_CHILDREN, document, "manifests")
     return Manifest(
         media_type=media_type, children=tuple(parse_child(each) for each in children), is_list=True
     )
@@ -98,6 +107,13 @@ def parse_child(child: Any) -> Child:
         size=size_of(child),
         platform=f"{platform.get('os', '')}/{platform.get('architecture', '')}",
     )
+
+
+def at_most(limit: int, document: dict[str, Any], key: str) -> list[Any]:
+    entries: list[Any] = expect(document, key, list)
+    if len(entries) > limit:
+        raise ManifestError(f"the manifest's {key!r} has {len(entries)} entries; {limit} is most")
+    return entries
 
 
 def expect(document: dict[str, Any], key: str, kind: type) -> Any:

@@ -39,6 +39,12 @@ def locations(database: str) -> str:
     return database
 
 
+FOREIGN = {
+    "mediaType": "application/vnd.docker.image.rootfs.foreign.diff.tar.gzip",
+    "urls": ["https://example.com/layer"],
+}
+
+
 def digest_of(name: str) -> str:
     return f"sha256:{hashlib.sha256(name.encode()).hexdigest()}"
 
@@ -56,7 +62,7 @@ def image(
         },
         "layers": [
             {"mediaType": "application/x-layer", "digest": digest_of(layer), "size": 1}
-            | ({"urls": ["https://example.com/layer"]} if layer in foreign else {})
+            | (FOREIGN if layer in foreign else {})
             for layer in layers
         ],
     }
