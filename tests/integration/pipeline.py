@@ -57,16 +57,18 @@ class Pipeline:
     def __init__(
         self,
         *,
-        settings: Settings,
+        config: dict[str, Any],
+        directory: Path,
         upstream: UpstreamRegistry,
         scanner: ScannerStandIn,
         redis: Redis,
     ) -> None:
-        self.settings = settings
+        self.config = config
+        self.settings: Settings = build_settings(config, directory)
         self.upstream = upstream
         self.scanner = scanner
         self.queue = RescanQueue("rescan", connection=redis)
-        self.blob_worker: BlobWorker = build_worker(settings)
+        self.blob_worker: BlobWorker = build_worker(self.settings)
 
     @property
     def storage_path(self) -> Path:
@@ -188,30 +190,24 @@ def pipeline(database_uri: str, redis: Redis, directory: Path) -> Iterator[Pipel
         ScannerStandIn(vulnerabilities=VULNERABILITIES) as scanner,
         LayerServer(storage, SECRET) as layers,
     ):
-        settings = build_settings(
-            {
-                "DB_URI": database_uri,
-                "DISTRIBUTED_STORAGE_CONFIG": {
-                    "default": ["LocalStorage", {"storage_path": str(storage)}]
-                },
-                "FEATURE_PROXY_CACHE": True,
-                "FEATURE_SECURITY_SCANNER": True,
-                "SETUP_COMPLETE": True,
-                "SECURITY_SCANNER_V4_ENDPOINT": scanner.endpoint,
-                "RESCAN_REDIS": {
-                    "host": "127.0.0.1",
-                    "port": redis.connection_pool.connection_kwargs["port"],
-                },
-                "USER_EVENTS_REDIS": {
-                    "host": "127.0.0.1",
-                    "port": redis.connection_pool.connection_kwargs["port"],
-                },
-                "SSRF_ALLOWED_HOSTS": ["127.0.0.1"],
-                "RESCAN_LAYER_SERVER_URL": layers.base_url,
-                "RESCAN_LAYER_SERVER_SECRET": SECRET.decode(),
+        port = redis.connection_pool.connection_kwargs["port"]
+        config: dict[str, Any] = {
+            "DB_URI": database_uri,
+            "DISTRIBUTED_STORAGE_CONFIG": {
+                "default": ["LocalStorage", {"storage_path": str(storage)}]
             },
-            directory,
-        )
+            "FEATURE_PROXY_CACHE": True,
+            "FEATURE_SECURITY_SCANNER": True,
+            "SETUP_COMPLETE": True,
+            "SECURITY_SCANNER_V4_ENDPOINT": scanner.endpoint,
+            "RESCAN_REDIS": {"host": "127.0.0.1", "port": port},
+            "USER_EVENTS_REDIS": {"host": "127.0.0.1", "port": port},
+            "SSRF_ALLOWED_HOSTS": ["127.0.0.1"],
+            "RESCAN_LAYER_SERVER_URL": layers.base_url,
+            "RESCAN_LAYER_SERVER_SECRET": SECRET.decode(),
+        }
         for organization in ("proxy", "mirror"):
             create_proxy_organization(organization, upstream.host, insecure=True)
-        yield Pipeline(settings=settings, upstream=upstream, scanner=scanner, redis=redis)
+        yield Pipeline(
+            config=config, directory=directory, upstream=upstream, scanner=scanner, redis=redis
+        )
