@@ -2,6 +2,7 @@
 
 Quay takes it with the library python-redis-lock, expiry 30 s, on USER_EVENTS_REDIS, and goes on
 without it where it can't be had. So do we: a lock that isn't there must not keep images unscanned.
+Ours expires sooner and is renewed, so that one whose holder died keeps nobody for long.
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ from redis_lock import Lock, NotAcquired
 
 log = structlog.get_logger()
 
-EXPIRY_SECONDS = 30
+EXPIRY_SECONDS = 8
 WAIT_SECONDS = 15
 
 
@@ -39,7 +40,9 @@ class RedisBlobLock:
     def acquire(self, digest: str) -> Lock | None:
         if self.connection is None:
             return None
-        lock = Lock(self.connection, f"BLOB_DELETE_{digest}", expire=EXPIRY_SECONDS)
+        lock = Lock(
+            self.connection, f"BLOB_DELETE_{digest}", expire=EXPIRY_SECONDS, auto_renewal=True
+        )
         try:
             if lock.acquire(timeout=WAIT_SECONDS):
                 return lock

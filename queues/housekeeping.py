@@ -99,7 +99,11 @@ class Housekeeping:
         for job_id in given_back:
             log.warning("job given back", job=readable(job_id), reason="its worker died")
         for job_id in set_aside:
-            log.error("job set aside as poison", job=readable(job_id), deaths=DEATHS_OF_POISON)
+            job = readable(job_id)
+            manifest = manifest_id_of(job) if is_rescan_id(job) else None
+            log.error(
+                "job set aside as poison", job=job, manifest=manifest, deaths=DEATHS_OF_POISON
+            )
 
     def settle_poison(self) -> None:
         """Says in the manifest's row what a person then reads; kept in Redis until it is said."""

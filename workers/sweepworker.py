@@ -54,7 +54,8 @@ from workers.wiring import (
 
 log = structlog.get_logger()
 
-LOCK_SECONDS = 60
+# A sweeper that died is replaced this soon; one that lives renews its lock.
+LOCK_SECONDS = 20
 LIVE_JOB = frozenset({b"queued", b"started", b"scheduled"})
 
 
