@@ -62,7 +62,8 @@ async def post_sign_in(request: Request) -> Response:
 
 async def post_sign_out(request: Request) -> Response:
     response = await act(request, lambda ops, form: "signed-out")  # noqa: ARG005
-    response.delete_cookie(COOKIE, httponly=True, samesite="strict")
+    if response.status_code == HTTPStatus.SEE_OTHER:
+        response.delete_cookie(COOKIE, httponly=True, samesite="strict")
     return response
 
 

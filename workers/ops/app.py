@@ -40,6 +40,7 @@ ROUTES = [
     Route("/page.css", page.get_style),
     Route("/page.js", page.get_script),
     Route("/icon.svg", page.get_icon),
+    Route("/favicon.ico", page.get_icon),
     Route("/sign-in", actions.get_sign_in, methods=["GET"]),
     Route("/sign-in", actions.post_sign_in, methods=["POST"]),
     Route("/sign-out", actions.post_sign_out, methods=["POST"]),
