@@ -31,8 +31,8 @@ from queues.rescanqueue import read_script
 
 log = structlog.get_logger()
 
-LEASE_SECONDS = 15
-RENEWAL_SECONDS = 4
+LEASE_SECONDS = 10
+RENEWAL_SECONDS = 3
 # How long a worker waits for a slot with its job in hand before it lets go of the job.
 SLOT_WAIT_SECONDS = 2.0
 SLOT_LOOK_SECONDS = 0.02
