@@ -159,6 +159,14 @@ class Pipeline:
             manifest_id=manifest_id, repository_id=repository_id, index_status=status, **values
         ).execute()
 
+    def store_claim_of_somebody_else(self, manifest_id: int, **columns: Any) -> None:
+        """Quay's worker is indexing it, as far as anybody can see."""
+        delete = ManifestSecurityStatus.delete()  # type: ignore[misc]
+        delete.where(ManifestSecurityStatus.manifest_id == manifest_id).execute()
+        repository_id = Manifest.get_by_id(manifest_id).repository_id
+        values = {"indexer_hash": "in_progress", **columns}
+        self.store_status(manifest_id, repository_id, IndexStatus.IN_PROGRESS, **values)
+
     def status(self, manifest_id: int) -> IndexStatus | None:
         row = ManifestSecurityStatus.get_or_none(ManifestSecurityStatus.manifest_id == manifest_id)
         return None if row is None else IndexStatus(row.index_status)
