@@ -58,6 +58,7 @@ def test_claim_takes_a_retry_and_reserves(queue: WorkQueue) -> None:
     after = QueueItem.get()
     assert (after.available, after.retries_remaining) == (False, MAX_RETRIES - 1)
     assert after.state_id != before.state_id
+    assert after.processing_expires is not None
     assert after.processing_expires > utcnow() + timedelta(seconds=50)
     assert queue.claim() is None
 
