@@ -5,6 +5,7 @@ What can't be read is left out rather than shown as 0: a missing series is what 
 
 from __future__ import annotations
 
+import time
 from collections import defaultdict
 from collections.abc import Iterator, Mapping
 from contextlib import suppress
@@ -34,6 +35,9 @@ from queues.metricstore import MetricStore
 from queues.rescanqueue import RescanQueue
 from workers.ops.readings import QueueReadings, RedisDown, RedisReader, read_queue
 from workers.ops.watcher import Watcher
+
+# What a whole sweep found that is older than this says nothing of now.
+SWEEP_FRESH_SECONDS = 3600
 
 Labels = tuple[tuple[str, str], ...]
 
@@ -129,8 +133,9 @@ def queue_gauges(readings: QueueReadings) -> Iterator[Metric]:
     yield gauge(OLDEST_QUEUED, main.oldest_queued_seconds or 0.0)
     yield gauge(WORKERS, main.workers + backfill.workers)
     yield gauge(SCANNER_UP, 0 if readings.scanner == "down" else 1)
-    if readings.sweep is not None:
-        yield gauge(STUCK_MANIFESTS, readings.sweep.stuck)
+    sweep = readings.sweep
+    if sweep is not None and time.time() - sweep.at < SWEEP_FRESH_SECONDS:
+        yield gauge(STUCK_MANIFESTS, sweep.stuck)
 
 
 def status_gauge(rows: Mapping[IndexStatus, int]) -> Metric:
