@@ -38,6 +38,8 @@ IDLE_CONNECTION_SECONDS = 300
 # A statement that runs longer is stuck: the largest one, a sweep batch, takes well under 1 s.
 STATEMENT_TIMEOUT_SECONDS = 60
 TRANSACTION_TRIES = 6
+# How long between two tries at a database that is away.
+AWAY_SECONDS = 0.2
 # Quay drops these two from DB_CONNECTION_ARGS itself; they are options of peewee 2.
 IGNORED_CONNECTION_ARGS = frozenset({"threadlocals", "autorollback"})
 # MySQL: 1205 lock wait time-out, 1213 deadlock. PostgreSQL: 40001 serialization, 40P01 deadlock,
@@ -177,19 +179,27 @@ def connection() -> Iterator[None]:
             database_proxy.close()
 
 
-def transaction(work: Callable[[], T]) -> T:
+def transaction(work: Callable[[], T], *, patience: float = 0.0) -> T:
     """Runs `work` in one transaction and returns its value.
 
     A deadlock, a serialization failure or a lock wait that timed out is tried again with a growing
-    random wait, `TRANSACTION_TRIES` times in all, then raised as `DatabaseUnavailable`. `work` must
-    therefore do nothing but SQL.
+    random wait, `TRANSACTION_TRIES` times in all, then raised as `DatabaseUnavailable`; so is a
+    database that is away, for `patience` seconds. `work` must therefore do nothing but SQL, and
+    decide anew what it does: a commit may have come through though its answer didn't.
     """
-    for attempt in range(1, TRANSACTION_TRIES):
+    deadline, conflicts = time.monotonic() + patience, 0
+    while True:
         try:
             return run_once(work)
         except DatabaseConflict:
-            time.sleep(random.uniform(0.005, 0.02) * 2**attempt)
-    return run_once(work)
+            conflicts += 1
+            if conflicts >= TRANSACTION_TRIES:
+                raise
+            time.sleep(random.uniform(0.005, 0.02) * 2**conflicts)
+        except DatabaseUnavailable:
+            if time.monotonic() >= deadline:
+                raise
+            time.sleep(AWAY_SECONDS)
 
 
 def run_once(work: Callable[[], T]) -> T:

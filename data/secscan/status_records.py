@@ -35,6 +35,8 @@ T = TypeVar("T")
 
 # Two inserts that meet: one more look settles it. More only when a row comes and goes meanwhile.
 INSERT_TRIES = 5
+# What Clair worked for up to 10 minutes isn't thrown away for a restart of the database.
+RECORD_PATIENCE_SECONDS = 20.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,7 +95,7 @@ def record_success(
             insert_completed_row(manifest_id, repository_id, indexer_state)
         return decision
 
-    decision = write_once(manifest_id, write, FinishDecision.GONE)
+    decision = write_once(manifest_id, write, FinishDecision.GONE, patience=RECORD_PATIENCE_SECONDS)
     row = load_row(manifest_id) if decision is FinishDecision.WRITE else None
     if row is not None and row.status in OLDER_THAN_THE_EVIDENCE:
         decision = write_once(manifest_id, write, FinishDecision.GONE)
@@ -139,7 +141,9 @@ def record_failure(
             )
         return decision, retry_count
 
-    return write_once(manifest_id, write, (FinishDecision.GONE, 0))
+    return write_once(
+        manifest_id, write, (FinishDecision.GONE, 0), patience=RECORD_PATIENCE_SECONDS
+    )
 
 
 def record_layer_too_large(manifest_id: int, repository_id: int, claim: Claim) -> FinishDecision:
@@ -262,11 +266,11 @@ def delete_row(row: StatusRow | None) -> None:
         delete.where(ManifestSecurityStatus.id == row.id).execute()
 
 
-def write_once(manifest_id: int, work: Callable[[], T], gone: T) -> T:
+def write_once(manifest_id: int, work: Callable[[], T], gone: T, *, patience: float = 0.0) -> T:
     """`work` in a transaction; again when an insert met another one; `gone` without a manifest."""
     for _ in range(INSERT_TRIES):
         try:
-            return transaction(work)
+            return transaction(work, patience=patience)
         except IntegrityError:
             if not Manifest.select(Manifest.id).where(Manifest.id == manifest_id).exists():
                 return gone
