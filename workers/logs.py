@@ -26,7 +26,7 @@ from workers.redaction import redact_event
 
 FIRST_FIELDS = ("timestamp", "level", "event", "manifest", "digest", "repository", "job")
 # They tell at INFO what our own events tell better; DEBUGLOG lets them speak.
-QUIET_LOGGERS = ("rq.", "peewee", "urllib3", "obstore", "uvicorn.access")
+QUIET_LOGGERS = ("rq.", "peewee", "urllib3", "obstore", "redis_lock", "uvicorn.access")
 TRACEBACKS = frozenset({"exception", "stack"})
 TRUE = frozenset({"1", "true", "yes", "on"})
 
