@@ -109,7 +109,7 @@ def stage_waiting(database: DatabaseReadings) -> Stage:
     due = waiting.oldest_due_seconds
     detail = f"{counted(waiting.blobs, 'blob')} to place" if waiting.blobs else "no blob is missing"
     if due:
-        detail += f", first due {duration(due)} ago"
+        detail += f", first due {lasting(due)} ago"
     return Stage(
         name="Waiting for blobs",
         count=with_more(manifests, waiting.more) if database.read_at is not None else UNKNOWN,
@@ -125,7 +125,7 @@ def stages_of_queue(queue: QueueReadings | None) -> list[Stage]:
         ]
     main, backfill = queue.main, queue.backfill
     waited = main.oldest_queued_seconds
-    details = [] if waited is None else [f"first waits {duration(waited)}"]
+    details = [] if waited is None else [f"first waits {lasting(waited)}"]
     if main.scheduled:
         details.append(f"{main.scheduled:,} for later")
     if backfill.queued + backfill.scheduled:
@@ -138,7 +138,7 @@ def stages_of_queue(queue: QueueReadings | None) -> list[Stage]:
         Stage(
             name="Indexing",
             count=f"{main.started + backfill.started:,}",
-            detail=f"longest runs {duration(running)}"
+            detail=f"longest runs {lasting(running)}"
             if running is not None
             else counted(main.workers + backfill.workers, "worker") + " ready",
         ),
@@ -257,7 +257,12 @@ def from_unix(at: float) -> datetime:
 def ago(moment: datetime) -> str:
     """`3 s ago`; a moment that other clocks see in the future is now."""
     seconds = max(0.0, (datetime.now(UTC) - moment).total_seconds())
-    return "now" if seconds < 1 else f"{duration(max(1, int(seconds)))} ago"
+    return "now" if seconds < 1 else f"{lasting(seconds)} ago"
+
+
+def lasting(seconds: float) -> str:
+    """In whole seconds at least: what changes while one reads needs no more."""
+    return duration(max(1, int(seconds)))
 
 
 def counted(number: int, noun: str) -> str:

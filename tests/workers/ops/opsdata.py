@@ -205,17 +205,18 @@ def add_events(reporter: Reporter, filled: Filled) -> None:
 
 def add_samples(store: MetricStore) -> None:
     """An hour with one wave of pulls in it; the latency grows with the queue."""
+    store.take_sample_turn()  # the ops server's own would end the wave in the middle
     buckets = [0.0] * (len(LATENCY_BUCKETS) + 1)
     for n in range(SAMPLES_KEPT):
         age = (SAMPLES_KEPT - n) * SAMPLE_SECONDS
         wave = max(0.0, math.sin(n / SAMPLES_KEPT * 9.0)) ** 3
-        latency = 0.03 + 4 * wave**2
+        latency = 0.03 + 4 * wave**2 + 0.01 * math.sin(n / 9)
         for index, edge in enumerate([*LATENCY_BUCKETS, math.inf]):
-            buckets[index] += sum(latency * factor <= edge for factor in (0.4, 1, 1, 1.5, 6))
+            buckets[index] += sum(latency * factor <= edge for factor in (0.4, 0.8, 1, 1.5, 2.2))
         store.add_sample(
             {
                 "at": time.time() - age,
-                "queued": round(42 * wave + 2 * (n % 3)),
+                "queued": round(42 * wave * (1 + 0.05 * math.sin(n * 1.7))) + int(n % 23 < 3),
                 "started": round(min(4, 1 + 6 * wave)),
                 "scheduled": round(9 * max(0.0, math.sin((n - 20) / SAMPLES_KEPT * 9.0)) ** 4),
                 "latency": list(buckets),
