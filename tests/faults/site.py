@@ -5,9 +5,10 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import resource
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -23,6 +24,8 @@ from queues.rescanqueue import Enqueued, RescanQueue
 from tests.integration.pipeline import Pipeline, pipeline
 from workers.demo.images import Image
 from workers.demo.sampleimages import alpine_image
+
+NO_LIMIT = (resource.RLIM_INFINITY, resource.RLIM_INFINITY)
 
 
 @dataclass(slots=True)
@@ -50,6 +53,11 @@ class Worker:
     def died_at(self) -> float:
         return self.died.stat().st_mtime
 
+    def lift_file_limit(self) -> None:
+        """The file size limit that it was started with is gone, for it and its children."""
+        for pid in [self.pid, *children_of(self.pid)]:
+            resource.prlimit(pid, resource.RLIMIT_FSIZE, NO_LIMIT)
+
     def kill(self) -> None:
         """SIGKILL; its children die with it."""
         self.process.kill()
@@ -65,22 +73,31 @@ class Site:
     redis: Redis
     workers: list[Worker] = field(default_factory=list)
 
-    def start(self, program: str, *, fault: FaultPoint | None = None, **config: Any) -> Worker:
+    def start(
+        self,
+        program: str,
+        *,
+        fault: FaultPoint | None = None,
+        largest_file: int | None = None,  # bytes
+        environment: Mapping[str, str] | None = None,
+        **config: Any,
+    ) -> Worker:
         """Starts `python -m <program>` with the site's config.yaml and `config` on top of it."""
         name = f"{len(self.workers):02}"
         path = self.directory / f"config-{name}.yaml"
         path.write_text(yaml.safe_dump(self.quay.config | config))
         log, died = self.directory / f"log-{name}.json", self.directory / f"died-{name}"
-        environment = {name: value for name, value in os.environ.items() if name != VARIABLE}
-        environment["JSONLOG"] = "true"
+        environ = {name: value for name, value in os.environ.items() if name != VARIABLE}
+        environ |= {"JSONLOG": "true", **(environment or {})}
         if fault is not None:
-            environment[VARIABLE] = f"{fault.value}@{died}"
+            environ[VARIABLE] = f"{fault.value}@{died}"
         with log.open("wb") as stream:
             process = subprocess.Popen(
                 [sys.executable, "-m", program, "--config", str(path)],
                 stderr=stream,
-                env=environment,
+                env=environ,
                 start_new_session=True,
+                preexec_fn=lambda: limit_files(largest_file),
             )
         worker = Worker(process, log, died)
         self.workers.append(worker)
@@ -123,6 +140,23 @@ class Site:
             for file in blobs.glob("??/*")
             if hashlib.sha256(file.read_bytes()).hexdigest() != file.name
         ]
+
+
+def limit_files(largest: int | None) -> None:
+    """Writing more to a file fails from now on; it can be lifted again."""
+    if largest is not None:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (largest, resource.RLIM_INFINITY))
+
+
+def children_of(pid: int) -> list[int]:
+    """All descendants of a process, the nearest first."""
+    try:
+        children = Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
+    except FileNotFoundError:
+        return []
+    return [int(each) for each in children] + [
+        grandchild for each in children for grandchild in children_of(int(each))
+    ]
 
 
 def image_of_its_own(name: str) -> Image:

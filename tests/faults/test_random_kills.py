@@ -22,7 +22,7 @@ from redis import Redis
 from data.models import QueueItem, utcnow
 from data.secscan.status import IndexStatus, Reason
 from tests.conftest import bound_database
-from tests.faults.site import Site, Worker, site
+from tests.faults.site import Site, Worker, children_of, site
 from tests.servers import Engine, wait_until
 from workers.demo.registryfaults import Call, Paced
 from workers.demo.scannerfaults import Delayed
@@ -47,17 +47,6 @@ def running(postgresql: Engine, redis: Redis, tmp_path: Path) -> Iterator[Site]:
 
 def start(running: Site) -> Worker:
     return running.start("workers", **WORKERS)
-
-
-def children_of(pid: int) -> list[int]:
-    """All descendants, the nearest first."""
-    try:
-        children = Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
-    except FileNotFoundError:
-        return []
-    return [int(each) for each in children] + [
-        grandchild for each in children for grandchild in children_of(int(each))
-    ]
 
 
 def kill_somebody(running: Site, worker: Worker, chance: random.Random) -> Worker:
