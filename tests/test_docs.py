@@ -7,8 +7,12 @@ import re
 from pathlib import Path
 
 import pytest
+import yaml
 
+from data.metrics import GAUGES, Metrics
+from data.secscan.rescan import Outcome
 from data.settings import setting_docs
+from queues.__main__ import app
 
 ROOT = Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text()
@@ -83,3 +87,59 @@ def test_every_linked_file_is_there() -> None:
     for page in [ROOT / "README.md", ROOT / "CHANGELOG.md", *(ROOT / "conf").glob("*.md")]:
         for target in re.findall(r"\]\(([^)#:]+)\)", page.read_text()):
             assert (page.parent / target).exists(), (page.name, target)
+
+
+def table_between(mark: str) -> list[str]:
+    """The rows of a README table between `<!-- mark` and `<!-- /mark -->`."""
+    part = README.partition(f"<!-- {mark}")[2].partition(f"<!-- /{mark} -->")[0]
+    return re.findall(r"^\| `(\w+)` \| (.+) \|$", part, re.MULTILINE)
+
+
+def test_every_metric_is_in_the_readme_with_its_meaning() -> None:
+    counted = {
+        family.name + ("_total" if family.type == "counter" else ""): family.documentation
+        for family in Metrics().registry.collect()
+    }
+    read = {gauge.name: gauge.help for gauge in GAUGES}
+    assert dict(table_between("metrics")) == counted | read
+
+
+def test_every_alert_has_its_paragraph_and_no_paragraph_is_without_an_alert() -> None:
+    rules = yaml.safe_load((ROOT / "conf" / "alerts.yaml").read_text())
+    alerts = {rule["alert"] for group in rules["groups"] for rule in group["rules"]}
+    section = README.partition("### When an alert fires")[2].partition("\n## ")[0]
+    assert set(re.findall(r"^\*\*(\w+)\*\*:", section, re.MULTILINE)) == alerts
+
+
+def test_every_command_in_the_readme_exists() -> None:
+    commands = {each.name or each.callback.__name__ for each in app.registered_commands}
+    assert set(re.findall(r"python -m queues (\w+)", README)) <= commands
+    modules = set(re.findall(r"python -m (workers\.\w+)", README))
+    assert modules
+    for module in modules:
+        assert (ROOT / f"{module.replace('.', '/')}.py").exists(), module
+
+
+def test_every_promise_names_a_test_that_exists() -> None:
+    section = README.partition("## What it survives")[2].partition("\n## ")[0]
+    promised = set(re.findall(r"`(test_\w+)`", section))
+    written = {
+        name
+        for path in python_files("tests")
+        for name in re.findall(r"^def (test_\w+)", path.read_text(), re.MULTILINE)
+    }
+    assert promised
+    assert promised <= written
+
+
+def test_every_outcome_is_in_the_readme() -> None:
+    table = README.partition("| outcome | meaning |")[2].partition("\n\n")[0]
+    assert set(re.findall(r"^\| `(\w+)` \|", table, re.MULTILINE)) == {
+        each.value for each in Outcome
+    }
+
+
+def test_every_file_that_an_operator_deploys_is_in_the_readme_of_conf() -> None:
+    page = (ROOT / "conf" / "README.md").read_text()
+    for path in (ROOT / "conf").iterdir():
+        assert path.name in page or path.name in README, path.name
