@@ -89,7 +89,7 @@ def test_every_linked_file_is_there() -> None:
             assert (page.parent / target).exists(), (page.name, target)
 
 
-def table_between(mark: str) -> list[str]:
+def table_between(mark: str) -> list[tuple[str, str]]:
     """The rows of a README table between `<!-- mark` and `<!-- /mark -->`."""
     part = README.partition(f"<!-- {mark}")[2].partition(f"<!-- /{mark} -->")[0]
     return re.findall(r"^\| `(\w+)` \| (.+) \|$", part, re.MULTILINE)
@@ -112,7 +112,9 @@ def test_every_alert_has_its_paragraph_and_no_paragraph_is_without_an_alert() ->
 
 
 def test_every_command_in_the_readme_exists() -> None:
-    commands = {each.name or each.callback.__name__ for each in app.registered_commands}
+    commands = {
+        each.name or getattr(each.callback, "__name__", "") for each in app.registered_commands
+    }
     assert set(re.findall(r"python -m queues (\w+)", README)) <= commands
     modules = set(re.findall(r"python -m (workers\.\w+)", README))
     assert modules

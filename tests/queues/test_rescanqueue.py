@@ -244,18 +244,34 @@ def test_rqs_own_command_line_shows_the_queue_safely(
     start(queue)
     redis.zadd("rq:wip:rescan", {"rescan-7:execution": 1})
     redis.hset(KEY, "meta", pickle.dumps(Canary(str(canary))))
-    port = redis.connection_pool.connection_kwargs["port"]
-    url = f"redis://127.0.0.1:{port}"
+    done = run_rq(redis, "info")
+    assert done.returncode == 0, done.stderr
+    assert "rescan" in done.stdout
+    assert not canary.exists()
+
+
+def test_rqs_own_command_line_requeues_a_failed_rescan(queue: RescanQueue, redis: Redis) -> None:
+    enqueue(queue)
+    redis.delete(queue.key)
+    redis.hset(KEY, "status", "failed")
+    redis.zadd("rq:failed:rescan", {"rescan-7": 9e9})
+    done = run_rq(redis, "requeue", "--queue", "rescan", "rescan-7")
+    assert done.returncode == 0, done.stderr
+    assert ids(queue) == ["rescan-7"]
+    assert redis.hget(KEY, "status") == b"queued"
+    assert enqueue(queue) is Enqueued.WAITING
+
+
+def run_rq(redis: Redis, *arguments: str) -> subprocess.CompletedProcess[str]:
+    """A command of RQ's own, told our queue class, as the README says."""
+    url = f"redis://127.0.0.1:{redis.connection_pool.connection_kwargs['port']}"
     queue_class = ["--queue-class", "queues.rescanqueue.RescanQueue"]
-    done = subprocess.run(
-        [sys.executable, "-m", "rq.cli", "info", "--url", url, *queue_class],
+    return subprocess.run(
+        [sys.executable, "-m", "rq.cli", *arguments, "--url", url, *queue_class],
         capture_output=True,
         text=True,
         env={"PYTHONPATH": ".", "PATH": "/usr/bin:/bin"},
     )
-    assert done.returncode == 0, done.stderr
-    assert "rescan" in done.stdout
-    assert not canary.exists()
 
 
 @pytest.mark.parametrize(
