@@ -36,7 +36,8 @@ RENEWAL_SECONDS = 3
 # How long a worker waits for a slot with its job in hand before it lets go of the job.
 SLOT_WAIT_SECONDS = 2.0
 SLOT_LOOK_SECONDS = 0.02
-# The scanner is asked for a sign of life this often while it is down, by one worker at a time.
+# The scanner is asked for a sign of life this often while it is down, by one worker at a time, and
+# has as long for it.
 PROBE_SECONDS = 2
 # How long a pause lasts when the scanner says 429 and names no time.
 BUSY_PAUSE_SECONDS = 2.0

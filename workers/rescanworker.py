@@ -28,7 +28,7 @@ from data.settings import WorkerType
 from queues.blobwork import ask_for_lost_blobs
 from queues.housekeeping import Housekeeping
 from queues.rescanqueue import job_id_of
-from queues.scannergate import RedisScannerGate
+from queues.scannergate import PROBE_SECONDS, RedisScannerGate
 from workers.failures import Action, decide, wait_before_retry
 from workers.process import Process, run_worker
 from workers.reporter import Reporter
@@ -180,7 +180,7 @@ def prepare(process: Process, *, backfill: bool) -> RescanProcess:
 def scanner_may_work(indexer: Indexer) -> bool:
     gate = indexer.gate
     assert isinstance(gate, RedisScannerGate)
-    return gate.may_work(indexer.scanner.index_state)
+    return gate.may_work(lambda: indexer.scanner.index_state(timeout=PROBE_SECONDS))
 
 
 def work_on_lane(process: Process, *, backfill: bool) -> None:

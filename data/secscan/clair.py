@@ -68,10 +68,13 @@ class ClairClient:
     def __repr__(self) -> str:
         return f"ClairClient({self._transport.shown!r})"
 
-    def index_state(self) -> str:
-        """The state of Clair's indexer; when it changes, manifests want indexing again."""
+    def index_state(self, *, timeout: float | None = None) -> str:
+        """The state of Clair's indexer; when it changes, manifests want indexing again.
+
+        With a shorter `timeout` (seconds) it is the cheapest sign of life.
+        """
         purpose = "tell its index state"
-        answer = self._get(purpose, f"{INDEXER}/index_state")
+        answer = self._get(purpose, f"{INDEXER}/index_state", timeout)
         return _parse(IndexStateAnswer, purpose, _wanted(purpose, answer, 200)).state
 
     def index(self, manifest_digest: str, layers: Sequence[LayerLocation]) -> IndexReport:
@@ -126,8 +129,8 @@ class ClairClient:
         """Close the kept connections. The client may be used again."""
         self._transport.close()
 
-    def _get(self, purpose: str, path: str) -> Answer:
-        return self._transport.ask(purpose, "GET", path, timeout=self._timeout)
+    def _get(self, purpose: str, path: str, timeout: float | None = None) -> Answer:
+        return self._transport.ask(purpose, "GET", path, timeout=timeout or self._timeout)
 
     def _judge(
         self, purpose: str, digest: str, report: IndexReportAnswer, answer: Answer
