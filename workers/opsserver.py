@@ -126,15 +126,21 @@ def work(process: Process) -> None:
             log.warning("workers idle", reason=ops.idle)
         with (
             watcher,
-            Sampler(ops.queue, ops.store, ops.reader),
+            Sampler(ops.queue, ops.store, ops.reader) as sampler,
             pushing_metrics(settings, gauges, "opsserver"),
             Serving(ops, listener) as serving,
         ):
             host, port = listener.getsockname()[:2]
             log.info("worker ready", address=f"{host}:{port}")
             while not process.burst and not process.stop.wait(LOOK_SECONDS):
-                if not serving.thread.is_alive():
-                    raise RuntimeError("the HTTP server ended by itself; its log says why")
+                check_alive(watcher.thread, sampler.thread, serving.thread)
+
+
+def check_alive(*threads: threading.Thread) -> None:
+    """Ends the process when a part of it died of a fault: better started anew than half alive."""
+    for thread in threads:
+        if not thread.is_alive():
+            raise RuntimeError(f"the thread {thread.name} ended by itself; the log says why")
 
 
 def main() -> int:

@@ -20,12 +20,14 @@ from redis import Redis
 
 from data.metrics import SERIES_FROM_THE_START, metric_names
 from data.models import database_proxy
-from data.settings import build_settings
+from data.settings import WorkerType, build_settings
 from tests import servers
 from tests.servers import wait_until
 from tests.workers.ops.conftest import Running, ops_config, serving
 from tests.workers.ops.opsdata import fill
+from workers import opsserver
 from workers.ops import watcher
+from workers.process import Process, Stop
 
 A_MILLION = 1_000_000
 
@@ -105,6 +107,27 @@ def test_address_that_is_taken_is_one_sentence_and_exit_2(
         done = subprocess.run(command(path), timeout=30, capture_output=True, text=True)
     assert done.returncode == 2
     assert "RESCAN_OPS_LISTEN" in done.stderr.splitlines()[-1]
+
+
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")
+def test_server_with_a_dead_part_ends_to_be_started_anew(
+    config: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fault(self: watcher.Watcher) -> None:
+        del self
+        raise TypeError("a fault of ours")
+
+    monkeypatch.setattr(watcher.Watcher, "look", fault)
+    monkeypatch.setattr(opsserver, "LOOK_SECONDS", 0.05)
+    whole = Process(
+        worker=WorkerType.OPS,
+        settings=build_settings(config, tmp_path),
+        config=None,
+        burst=False,
+        stop=Stop(),
+    )
+    with pytest.raises(RuntimeError, match="the thread database ended by itself"):
+        opsserver.work(whole)
 
 
 @pytest.fixture

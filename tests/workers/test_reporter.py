@@ -107,6 +107,8 @@ def test_each_count_is_told_once(reporter: Reporter, store: MetricStore) -> None
     reporter.tell()
     reporter.tell()
     assert store.totals()[JOBS] == 1
+    assert len(store.events()) == 1
+    assert store.organizations(1)[0].counts[OrganizationCount.COMPLETED] == 1
 
 
 def test_only_the_first_index_call_of_a_job_is_timed(
