@@ -7,6 +7,7 @@ from datetime import timedelta
 
 import pytest
 
+from data.blob_records import record_placement
 from data.models import ImageStorageLocation, Manifest, ManifestSecurityStatus, utcnow
 from data.overview import (
     MOST_ITEMS,
@@ -99,6 +100,13 @@ def test_waiting_manifests_tell_how_many_layers_are_placed(filled: Filled) -> No
     progress = {each.manifest_id: (each.placed, each.total) for each in waiting.manifests}
     assert progress == dict(zip(filled.waiting, [(1, 7), (3, 7), (5, 7)], strict=True))
     assert (waiting.blobs, waiting.more) == (6 + 4 + 2, False)
+
+
+def test_manifest_whose_layers_are_all_placed_waits_for_nothing(filled: Filled) -> None:
+    for digest in (digest_of(f"docker-hub/library/nginx:3 layer {n}") for n in range(7)):
+        record_placement(digest, repository_id=1, location="default", size=9, keep_seconds=3600)
+    waiting = [each.manifest_id for each in find_waiting(QUEUE, 10).manifests]
+    assert sorted(waiting) == filled.waiting[1:]
 
 
 def test_items_of_other_queues_and_of_nobody_are_passed_over(filled: Filled) -> None:

@@ -183,6 +183,15 @@ def test_metrics_speak_openmetrics_where_it_is_asked_for(busy: Running) -> None:
     assert answer.text.endswith("# EOF\n")
 
 
+def test_sweep_of_hours_ago_says_nothing_of_now(busy: Running, redis: Redis) -> None:
+    redis.set("rescan:rescan:swept", f'{{"stuck": 9, "at": {time.time() - 7200}}}')
+    assert "quay_rescan_stuck_manifests" not in {name for name, _ in scraped(busy)}
+
+
+def scraped(busy: Running) -> dict[tuple[str, tuple[tuple[str, str], ...]], float]:
+    return samples_of(busy.get("/metrics").text)
+
+
 def test_scanner_that_is_down_shows(busy: Running, redis: Redis) -> None:
     redis.set("rescan:rescan:circuit", "down")
     assert samples_of(busy.get("/metrics").text)["quay_rescan_scanner_up", ()] == 0

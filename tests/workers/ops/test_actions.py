@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-import time
 from itertools import product
 
 import pytest
@@ -94,10 +93,11 @@ def test_form_of_our_own_page_is_taken(
 def test_session_ends(
     busy: Running, session: requests.Session, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    assert "Sign out" in session.get(busy.url).text
-    later = time.time() + authentication.SESSION_SECONDS + 1
-    monkeypatch.setattr("workers.ops.authentication.time.time", lambda: later)
-    assert "Sign out" not in session.get(busy.url).text
+    headers = {"Cookie": f"{COOKIE}={session.cookies[COOKIE]}"}
+    assert "Sign out" in busy.get("/", headers=headers).text
+    monkeypatch.setattr(authentication, "SESSION_SECONDS", -1)
+    ended = Authentication(TOKEN).new_session()
+    assert "Sign out" not in busy.get("/", headers={"Cookie": f"{COOKIE}={ended}"}).text
 
 
 def test_session_that_we_never_gave_is_none(busy: Running) -> None:
