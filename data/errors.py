@@ -5,6 +5,7 @@
     ├── SecretError                  an encrypted column or a key can't be read
     ├── DatabaseUnavailable          the database can't be reached or gave up for now
     ├── NotFoundError                a name of a person's points at nothing
+    ├── UnknownStatus                a status row holds a value of a newer Quay
     ├── ManifestError                the bytes of a manifest can't be understood
     ├── StorageError
     │   ├── StorageUnavailable       the store can't be reached, is full, or refuses us
@@ -55,6 +56,10 @@ class DatabaseUnavailable(DataError):
 
 class NotFoundError(DataError):
     """A reference of a person's (repository, tag, digest, manifest id) points at nothing."""
+
+
+class UnknownStatus(DataError):
+    """A status row holds a value that this version doesn't know: a newer Quay wrote it."""
 
 
 class ManifestError(DataError):

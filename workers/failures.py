@@ -27,6 +27,7 @@ from data.errors import (
     SecretError,
     SettingsError,
     StorageError,
+    UnknownStatus,
     UpstreamBusy,
     UpstreamDenied,
     UpstreamError,
@@ -72,6 +73,8 @@ def decide(error: BaseException, tries: int = 0) -> Verdict:
         case UpstreamBusy(retry_after=seconds):
             return Verdict(Action.LATER, min(seconds or LATER_SECONDS, LONGEST_LATER_SECONDS))
         case InvalidWork() | NotFoundError() | ManifestError() | ScannerRejectedManifest():
+            return Verdict(Action.NEVER)
+        case UnknownStatus():
             return Verdict(Action.NEVER)
         case UpstreamDenied() | UpstreamNotFound() | UpstreamRefused() | BlobError():
             return Verdict(Action.RETRY, wait_before_retry(tries))

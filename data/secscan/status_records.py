@@ -14,7 +14,7 @@ from typing import Any, TypeVar
 from peewee import IntegrityError
 
 from data.database import lock_rows, transaction
-from data.errors import DatabaseUnavailable
+from data.errors import DatabaseUnavailable, UnknownStatus
 from data.models import Manifest, ManifestSecurityStatus, utcnow
 from data.secscan.status import (
     INDEXER_VERSION,
@@ -201,7 +201,7 @@ def read_row(record: ManifestSecurityStatus) -> StatusRow:
     last_failed_hash = metadata.get("last_failed_hash")
     return StatusRow(
         id=record.id,
-        status=IndexStatus(record.index_status),
+        status=known_status(record),
         last_indexed=record.last_indexed,
         indexer_hash=record.indexer_hash,
         error=record.error_json if record.error_json not in {"", '""', "{}"} else "",
@@ -209,6 +209,16 @@ def read_row(record: ManifestSecurityStatus) -> StatusRow:
         retry_count=retry_count if isinstance(retry_count, int) else 0,
         last_failed_hash=last_failed_hash if isinstance(last_failed_hash, str) else None,
     )
+
+
+def known_status(record: ManifestSecurityStatus) -> IndexStatus:
+    try:
+        return IndexStatus(record.index_status)
+    except ValueError as error:
+        raise UnknownStatus(
+            f"manifest {record.manifest_id} has index_status {record.index_status}, which this "
+            "version doesn't know; it is left alone. Upgrade to a version for your Quay"
+        ) from error
 
 
 def replace_claim(

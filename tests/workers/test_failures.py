@@ -27,6 +27,7 @@ NEVER = {
     errors.ManifestError("x"),
     errors.NotFoundError("x"),
     errors.ScannerRejectedManifest("x"),
+    errors.UnknownStatus("x"),
     queue_errors.InvalidWork("x"),
 }
 RETRY = {

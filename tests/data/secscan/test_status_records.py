@@ -10,6 +10,7 @@ from datetime import timedelta
 import pytest
 
 from data.database import connection
+from data.errors import UnknownStatus
 from data.models import (
     Manifest,
     ManifestSecurityStatus,
@@ -261,6 +262,14 @@ def test_cycle_deletes_what_may_be_reset_and_no_claim(manifest: Manifest) -> Non
     claim(manifest)
     assert not delete_unless_claimed(manifest.id, Reason.EVENT)
     assert status_of(manifest) is IndexStatus.IN_PROGRESS
+
+
+def test_status_of_a_newer_quay_is_left_alone(manifest: Manifest) -> None:
+    store(manifest, IndexStatus.PENDING)
+    ManifestSecurityStatus.update(index_status=7).execute()
+    with pytest.raises(UnknownStatus, match="index_status 7"):
+        claim(manifest)
+    assert ManifestSecurityStatus.get().index_status == 7
 
 
 def test_manifest_that_is_deleted_meanwhile_is_gone(manifest: Manifest) -> None:
