@@ -5,20 +5,25 @@ from __future__ import annotations
 from dataclasses import dataclass
 from enum import Enum
 
-from data.manifests.media_types import FOREIGN_LAYERS, IMAGE_CONFIGS
+from data.manifests.media_types import FOREIGN_LAYERS
 
 
 class Unscannable(Enum):
-    """Why a manifest is none that Clair can index, in words for a person."""
+    """Why a manifest is none that Clair can index, in words for a person ("it is ...")."""
 
     MANIFEST_LIST = "a manifest list: its children are scanned, it has no layers of its own"
-    ARTIFACT = "an artifact, not a container image: its config is none of an image"
+    EMPTY_CONFIG = "an artifact, not a container image: its config is the empty one of OCI"
+    OTHER_CONFIG = "an artifact, not a container image: its config is none of an image"
+    OTHER_LAYERS = (
+        "an artifact, not a container image: it has layers that are no file system (a Helm chart, "
+        "a WASM module, a signature, an attestation, an SBOM or the like)"
+    )
     NO_LAYERS = "an image without layers: there is nothing to scan"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Layer:
-    """A layer as the manifest names it. `size` is in bytes; schema 1 names none."""
+    """A layer as the manifest names it. `size` is in bytes; schema 1 may name none."""
 
     digest: str
     size: int | None = None
@@ -27,7 +32,7 @@ class Layer:
 
     @property
     def foreign(self) -> bool:
-        """It lies elsewhere, so no registry stores it and it counts as placed.
+        """It lies elsewhere (at `urls`), so no registry stores it and it counts as placed.
 
         By its media type, as Quay judges it (image/oci/manifest.py): a layer of an ordinary type
         that names `urls` too is stored and fetched like any other.
@@ -51,28 +56,18 @@ class Manifest:
 
     Quay also sends an empty layer for each step of the config's history that changed nothing; the
     scan is the same without them, and needs no config.
+
+    `unscannable` is why it can't be scanned, as Quay judges it; None for a container image. The
+    parser of each format decides it.
     """
 
     media_type: str
+    unscannable: Unscannable | None
     layers: tuple[Layer, ...] = ()
     config_digest: str | None = None
     config_size: int | None = None
     config_media_type: str | None = None
     children: tuple[Child, ...] = ()
-    is_list: bool = False
-
-    @property
-    def unscannable(self) -> Unscannable | None:
-        """Why it can't be scanned, as Quay judges it; None for an image with layers.
-
-        Quay asks for the media type of the config alone (image/oci/manifest.py), so a signature or
-        an attestation that borrows an image's config is sent to Clair, whose word ends it.
-        """
-        if self.is_list:
-            return Unscannable.MANIFEST_LIST
-        if self.config_media_type is not None and self.config_media_type not in IMAGE_CONFIGS:
-            return Unscannable.ARTIFACT
-        return None if self.layers else Unscannable.NO_LAYERS
 
     @property
     def required_layer_digests(self) -> frozenset[str]:

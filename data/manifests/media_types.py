@@ -11,15 +11,16 @@ OCI_INDEX = "application/vnd.oci.image.index.v1+json"
 
 DOCKER_CONFIG = "application/vnd.docker.container.image.v1+json"
 OCI_CONFIG = "application/vnd.oci.image.config.v1+json"
-IMAGE_CONFIGS = frozenset({DOCKER_CONFIG, OCI_CONFIG})
+# The config of an artifact that has none (OCI image spec 1.1, "Guidance for an Empty Descriptor").
+OCI_EMPTY = "application/vnd.oci.empty.v1+json"
+
+DOCKER_LAYER = "application/vnd.docker.image.rootfs.diff.tar.gzip"
+DOCKER_FOREIGN_LAYER = "application/vnd.docker.image.rootfs.foreign.diff.tar.gzip"
+OCI_LAYER = "application/vnd.oci.image.layer.v1.tar"
+OCI_GZIP_LAYER = "application/vnd.oci.image.layer.v1.tar+gzip"
+OCI_ZSTD_LAYER = "application/vnd.oci.image.layer.v1.tar+zstd"
+OCI_FOREIGN_LAYER = "application/vnd.oci.image.layer.nondistributable.v1.tar"
+OCI_FOREIGN_GZIP_LAYER = "application/vnd.oci.image.layer.nondistributable.v1.tar+gzip"
 
 # Layers that no registry may distribute: their manifest says where they lie (`urls`).
-FOREIGN_LAYERS = frozenset(
-    {
-        "application/vnd.docker.image.rootfs.foreign.diff.tar.gzip",
-        "application/vnd.docker.image.rootfs.foreign.diff.tar",
-        "application/vnd.oci.image.layer.nondistributable.v1.tar",
-        "application/vnd.oci.image.layer.nondistributable.v1.tar+gzip",
-        "application/vnd.oci.image.layer.nondistributable.v1.tar+zstd",
-    }
-)
+FOREIGN_LAYERS = frozenset({DOCKER_FOREIGN_LAYER, OCI_FOREIGN_LAYER, OCI_FOREIGN_GZIP_LAYER})
