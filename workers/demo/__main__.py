@@ -1,59 +1,55 @@
 """`python -m workers.demo`: the whole pipeline on this machine, on real images.
 
-Exit status 0 only if every manifest ended as it must, 1 if not, 2 on wrong use, 130 on Ctrl-C.
-Everything that was started is stopped and every file is gone at the end, however it comes.
+Exit status 0 only if every manifest ended as it must, 1 if not, 2 on wrong use, 130 when it was
+interrupted. Everything that was started is stopped and every file is gone at the end, however it
+comes.
 """
 
 from __future__ import annotations
 
 import argparse
-import queue
-import signal
 import sys
 import tempfile
 import time
 from collections.abc import Sequence
-from datetime import datetime
 from pathlib import Path
-from types import FrameType
-from typing import Any
 
 from rich.console import Console
 
-from workers.demo.environment import DemoFailed, Environment, running_environment
+from data.errors import DataError
+from workers.demo.environment import Environment, running_environment
 from workers.demo.imagearchive import ImageUnreadable
 from workers.demo.imagefiles import load_image
 from workers.demo.images import Image
-from workers.demo.pulls import Pulled, play_all
-from workers.demo.quaydatabase import count_items, make_items_available, status_of
-from workers.demo.report import Report, Row
+from workers.demo.interruption import Interruption
+from workers.demo.processes import DemoFailed
+from workers.demo.progress import LONGEST_SILENCE_SECONDS, Progress
+from workers.demo.pulls import play_all
+from workers.demo.quaydatabase import make_items_available
+from workers.demo.report import Report, build_report
 from workers.demo.timeline import Timeline
-
-LONGEST_SECONDS = 60.0
-LOOK_SECONDS = 0.02
 
 
 def main(argv: Sequence[str] | None = None) -> int:
+    interruption = Interruption()
+    interruption.listen()
     arguments = parse_arguments(argv)
-    signal.signal(signal.SIGTERM, interrupt)
     console = Console(stderr=arguments.json)
     try:
         with tempfile.TemporaryDirectory(prefix="quay-rescan-image-") as unpacked:
-            image = (
-                load_image(arguments.image, work_directory=Path(unpacked))
-                if arguments.image
-                else None
-            )
-            return run(arguments, console, image)
+            image = read_image(arguments, console, Path(unpacked), interruption)
+            return run(arguments, console, image, interruption)
     except ImageUnreadable as error:
         print(f"workers.demo: --image: {error}", file=sys.stderr)
         return 2
-    except DemoFailed as error:
+    except (DemoFailed, DataError) as error:
         print(f"workers.demo: {error}", file=sys.stderr)
         return 1
     except KeyboardInterrupt:
-        print("workers.demo: stopped; everything it started is gone", file=sys.stderr)
+        print("workers.demo: interrupted; everything it started is gone", file=sys.stderr)
         return 130
+    finally:
+        interruption.stop_listening()
 
 
 def parse_arguments(argv: Sequence[str] | None) -> argparse.Namespace:
@@ -71,29 +67,34 @@ def parse_arguments(argv: Sequence[str] | None) -> argparse.Namespace:
     return parser.parse_args(argv)
 
 
-def interrupt(signum: int, frame: FrameType | None) -> None:
-    """A SIGTERM ends the demo as a Ctrl-C does."""
-    del signum, frame
-    raise KeyboardInterrupt
-
-
-def run(arguments: argparse.Namespace, console: Console, image: Image | None) -> int:
-    if not arguments.json:
-        console.print("Starting Valkey, an upstream registry, a scanner stand-in and the workers.")
-    with running_environment() as environment:
-        pulled = play_all(environment, image)
+def read_image(
+    arguments: argparse.Namespace, console: Console, unpacked: Path, interruption: Interruption
+) -> Image | None:
+    """The user's own image, every byte of it checked; None when there is none."""
+    if arguments.image is None:
+        return None
+    with interruption.at_once():
         if not arguments.json:
-            console.print(
-                f"{len(pulled)} manifests as Quay leaves them, all unsupported. Now the pipeline:\n"
-            )
-        started = time.time()
-        outcomes: dict[int, str] = {}
-        with Timeline(pulled, console, arguments.json, started) as timeline:
-            make_items_available()
-            wait_until_done(environment, pulled, timeline, outcomes)
-        report = build_report(environment, pulled, outcomes)
-        if not report.ok:
-            print("\n".join(environment.log), file=sys.stderr)
+            console.print(f"Reading {arguments.image}", soft_wrap=True)
+        return load_image(arguments.image, work_directory=unpacked)
+
+
+def run(
+    arguments: argparse.Namespace,
+    console: Console,
+    image: Image | None,
+    interruption: Interruption,
+) -> int:
+    log: list[str] = []
+    say = silence if arguments.json else console.print
+    try:
+        with running_environment(interruption, log, say) as environment:
+            report = play(environment, image, console, quiet=arguments.json)
+    except Exception:
+        show_log(log)
+        raise
+    if not report.ok:
+        show_log(log)
     if arguments.json:
         print(report.as_json())
     else:
@@ -102,87 +103,33 @@ def run(arguments: argparse.Namespace, console: Console, image: Image | None) ->
     return 0 if report.ok else 1
 
 
-def wait_until_done(
-    environment: Environment,
-    pulled: Sequence[Pulled],
-    timeline: Timeline,
-    outcomes: dict[int, str],
-) -> None:
-    """Shows what happens until every manifest is where it must be and nothing is on its way."""
-    deadline = time.monotonic() + LONGEST_SECONDS
-    while time.monotonic() < deadline:
-        drain_events(environment, pulled, timeline, outcomes)
-        if is_done(environment, pulled):
-            drain_events(environment, pulled, timeline, outcomes)
-            return
-        time.sleep(LOOK_SECONDS)
+def play(environment: Environment, image: Image | None, console: Console, *, quiet: bool) -> Report:
+    pulled = play_all(environment, image)
+    if not quiet:
+        console.print(
+            f"{len(pulled)} manifests as Quay leaves them, all unsupported. Now the pipeline:\n"
+        )
+    with Timeline(pulled, console, quiet, started=time.time()) as timeline:
+        progress = Progress(environment=environment, pulled=pulled, timeline=timeline)
+        make_items_available()
+        done = progress.follow()
+    if not done:
+        print(
+            f"workers.demo: nothing happened for {LONGEST_SILENCE_SECONDS:.0f} s, and there is "
+            "work left",
+            file=sys.stderr,
+        )
+    return build_report(environment, pulled, progress.outcomes, done=done)
 
 
-def drain_events(
-    environment: Environment,
-    pulled: Sequence[Pulled],
-    timeline: Timeline,
-    outcomes: dict[int, str],
-) -> None:
-    while True:
-        try:
-            event = environment.events.get_nowait()
-        except queue.Empty:
-            return
-        note(event, pulled, outcomes)
-        timeline.show(event)
+def silence(text: str) -> None:
+    """Says nothing: `--json` is read by programs."""
 
 
-def note(event: dict[str, Any], pulled: Sequence[Pulled], outcomes: dict[int, str]) -> None:
-    """Keeps the moment at which a blob was placed, and how a rescan ended."""
-    if event.get("event") == "blob placed":
-        placed_ns = int(datetime.fromisoformat(event["timestamp"]).timestamp() * 1e9)
-        for each in pulled:
-            if event["digest"] in each.layers:
-                each.placed_ns.setdefault(event["digest"], placed_ns)
-    elif event.get("event") == "rescanned":
-        # A manifest may be looked at once more when two of its blobs end at once; that changes
-        # nothing, and the first outcome is the one that tells the story.
-        outcomes.setdefault(int(event["manifest_id"]), str(event["outcome"]))
-
-
-def is_done(environment: Environment, pulled: Sequence[Pulled]) -> bool:
-    depth = environment.rescans.depth()
-    return (
-        depth.queued + depth.started + depth.scheduled == 0
-        and count_items() == 0
-        and all(status_of(each.manifest_id) == each.expected for each in pulled)
-    )
-
-
-def build_report(
-    environment: Environment, pulled: Sequence[Pulled], outcomes: dict[int, str]
-) -> Report:
-    rows = [build_row(environment, each, outcomes.get(each.manifest_id)) for each in pulled]
-    as_expected = [row.after == each.expected for row, each in zip(rows, pulled, strict=True)]
-    depth = environment.rescans.depth()
-    idle = depth.queued + depth.started + depth.scheduled + depth.failed == 0
-    return Report(ok=all(as_expected) and idle, rows=rows, queue=depth)
-
-
-def build_row(environment: Environment, pulled: Pulled, outcome: str | None) -> Row:
-    requests = environment.scanner.requests.of(pulled.digest)
-    request = requests[0] if requests else None
-    last_placed = max(pulled.placed_ns.values(), default=None)
-    milliseconds = (
-        round((request.arrived_ns - last_placed) / 1e6, 1)
-        if request is not None and last_placed is not None
-        else None
-    )
-    return Row(
-        name=pulled.name,
-        digest=pulled.digest,
-        before=pulled.before,
-        after=status_of(pulled.manifest_id),
-        outcome=outcome,
-        last_blob_to_index_ms=milliseconds,
-        packages=request.packages if request is not None else None,
-    )
+def show_log(log: Sequence[str]) -> None:
+    """What the workers said, for whoever looks for the reason."""
+    if log:
+        print("\n".join(["The workers' logs:", *log, ""]), file=sys.stderr)
 
 
 if __name__ == "__main__":

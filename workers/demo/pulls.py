@@ -6,6 +6,7 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
+from data.manifests import parse_manifest
 from data.proxycache import create_repository, load_proxied_repository, pull_manifest
 from data.secscan.status import IndexStatus
 from data.upstream import UpstreamClient
@@ -28,6 +29,7 @@ from workers.demo.sampleimages import (
 
 BLOB_QUEUE = WorkQueue("proxycacheblob")
 COMPLETED = int(IndexStatus.COMPLETED)
+ATTESTATION_PLATFORM = "unknown/unknown"
 UNSUPPORTED = int(IndexStatus.MANIFEST_UNSUPPORTED)
 
 
@@ -40,8 +42,8 @@ class Pulled:
     manifest_id: int
     repository_id: int
     layers: tuple[str, ...]
+    before: int | None
     expected: int
-    before: int | None = None
     placed_ns: dict[str, int] = field(default_factory=dict)
 
 
@@ -49,7 +51,10 @@ Play = Callable[[Environment], list[Pulled]]
 
 
 def play_all(environment: Environment, own_image: Image | None) -> list[Pulled]:
-    """Plays every pull up to where Quay leaves it: each manifest at -2, nothing on its way yet."""
+    """Plays every pull up to where Quay leaves it: each manifest at -2, nothing on its way yet.
+
+    Quay's security worker comes by after the client has the manifest and before it has a blob.
+    """
     plays: Sequence[Play] = [
         manifest_only_client,
         ordinary_client,
@@ -57,12 +62,12 @@ def play_all(environment: Environment, own_image: Image | None) -> list[Pulled]:
         manifest_list,
         chart,
     ]
-    pulled = [each for play in plays for each in play(environment)]
+    pulled: list[Pulled] = []
+    for play in plays:
+        environment.interruption.check()
+        pulled += play(environment)
     if own_image is not None:
         pulled += own_pull(environment, own_image)
-    for each in pulled:
-        security_worker_passes(each.manifest_id)
-        each.before = status_of(each.manifest_id)
     return pulled
 
 
@@ -113,12 +118,31 @@ def chart(environment: Environment) -> list[Pulled]:
 
 def own_pull(environment: Environment, image: Image) -> list[Pulled]:
     """The image that the user named; of a list, the children too."""
-    expected = UNSUPPORTED if image.children else COMPLETED
-    pulled = [pull(environment, "proxy", image, "your image", expected=expected)]
-    for number, child in enumerate(image.children, 1):
-        name = f"your image, child {number}"
-        pulled.append(pull(environment, "proxy", child, name, reference=child.digest))
+    pulled = [pull(environment, "proxy", image, "your image", expected=expected_of(image))]
+    for number, child in enumerate(children_to_pull(image), 1):
+        name, expected = f"your image, child {number}", expected_of(child)
+        pulled.append(
+            pull(environment, "proxy", child, name, reference=child.digest, expected=expected)
+        )
     return pulled
+
+
+def expected_of(image: Image) -> int:
+    unscannable = parse_manifest(image.manifest, image.media_type).unscannable
+    return COMPLETED if unscannable is None else UNSUPPORTED
+
+
+def children_to_pull(image: Image) -> list[Image]:
+    """All below the image but attestations, which builders add to an index: no client pulls one."""
+    parsed = (parse_manifest(each.manifest, each.media_type) for each in image.manifests())
+    attestations = {
+        child.digest
+        for each in parsed
+        for child in each.children
+        if child.platform == ATTESTATION_PLATFORM
+    }
+    children = {child.digest: child for child in image.manifests() if child is not image}
+    return [child for digest, child in children.items() if digest not in attestations]
 
 
 def pull(
@@ -145,11 +169,13 @@ def pull(
         work = BlobWork(digest=digest, repository_id=repository_id, namespace=organization)
         # Quay's 5 s, and more: the demo lets go of them all at once when it is ready.
         put_blob_work(BLOB_QUEUE, work, available_after=3600)
+    security_worker_passes(pulled.manifest_id)
     return Pulled(
         name=name,
         digest=pulled.digest,
         manifest_id=pulled.manifest_id,
         repository_id=repository_id,
         layers=image.layer_digests,
+        before=status_of(pulled.manifest_id),
         expected=expected,
     )

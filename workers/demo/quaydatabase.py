@@ -6,13 +6,15 @@ does with a proxied pull); the pipeline's own workers are real and run elsewhere
 
 from __future__ import annotations
 
+from datetime import timedelta
 from pathlib import Path
 
-from data.blob_records import record_placement
-from data.database import create_tables, open_database, transaction
+from data.blob_records import find_blobs_of_manifest, record_placement
+from data.database import create_tables, fetch_rows, open_database, transaction
+from data.manifest_records import load_manifest
+from data.manifests import parse_manifest
 from data.models import (
     ImageStorageLocation,
-    Manifest,
     ManifestSecurityStatus,
     QueueItem,
     RepositoryKind,
@@ -45,10 +47,20 @@ def create_quay(path: Path, upstream: str, organizations: tuple[str, ...]) -> st
 
 
 def security_worker_passes(manifest_id: int) -> None:
-    """Quay's security worker on a manifest whose config it can't read: -2, whatever was there."""
+    """Quay's security worker: -2 for what is no image and for one whose config it can't read.
+
+    With the config at hand it would call Clair, layers or not. No pull of the demo is that far
+    when it comes by, so that isn't played, and nothing is written then.
+    """
+    manifest = load_manifest(manifest_id)
+    assert manifest is not None
+    parsed = parse_manifest(manifest.manifest_bytes, manifest.media_type)
+    blobs = {blob.digest: blob for blob in find_blobs_of_manifest(manifest_id)}
+    config = blobs.get(parsed.config_digest or "")
+    if parsed.unscannable is None and config is not None and not config.placeholder:
+        return
 
     def replace_row() -> None:
-        manifest = Manifest.get_by_id(manifest_id)
         delete = ManifestSecurityStatus.delete()  # type: ignore[misc]
         delete.where(ManifestSecurityStatus.manifest_id == manifest_id).execute()
         ManifestSecurityStatus.insert(
@@ -86,9 +98,13 @@ def registry_places_blob(
 
 def make_items_available() -> None:
     """Quay's items wait 5 s after a pull; the demo doesn't make its audience wait as well."""
-    for item in QueueItem.select(QueueItem.id):
-        changed = QueueItem.update(available_after=utcnow(), state_id=new_uuid())
-        changed.where(QueueItem.id == item.id).execute()
+
+    def advance() -> None:
+        for (item_id,) in fetch_rows(QueueItem.select(QueueItem.id)):
+            changed = QueueItem.update(available_after=utcnow(), state_id=new_uuid())
+            changed.where(QueueItem.id == item_id).execute()
+
+    transaction(advance)  # the workers write already, and would end a read that is to be a write
 
 
 def status_of(manifest_id: int) -> int | None:
@@ -96,5 +112,11 @@ def status_of(manifest_id: int) -> int | None:
     return None if row is None else int(row.index_status)
 
 
-def count_items() -> int:
-    return int(QueueItem.select().count())
+def count_items_due(seconds: float) -> int:
+    """Items in a worker's hands, or to be taken within so many seconds: not those given back."""
+    soon = utcnow() + timedelta(seconds=seconds)
+    claimed = ~QueueItem.available
+    due = QueueItem.available & (QueueItem.available_after <= soon)
+    return int(
+        QueueItem.select().where(claimed | (due & (QueueItem.retries_remaining > 0))).count()
+    )
