@@ -9,7 +9,7 @@ import re
 
 from data.errors import ManifestError
 
-DIGEST = re.compile(r"sha256:[0-9a-f]{64}", re.ASCII)
+DIGEST = re.compile(r"sha256:[0-9a-f]{64}")
 
 
 def parse_digest(text: object) -> str:

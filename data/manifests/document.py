@@ -21,6 +21,14 @@ LARGEST_MANIFEST = 4 * 1024 * 1024
 MOST_ENTRIES = 4096
 # Of what is wrong with one manifest: a message is stored with its row, and read by a person.
 MOST_TOLD = 3
+# For people who know JSON rather than pydantic.
+PLAIN_WORDS = {
+    "missing": "missing",
+    "model_type": "no object",
+    "list_type": "no list",
+    "string_type": "no text",
+    "int_type": "no whole number",
+}
 
 
 def digest_or_value_error(text: str) -> str:
@@ -76,7 +84,10 @@ def validate(document: dict[str, Any], model: type[PartType]) -> PartType:
         return model.model_validate(document)
     except ValidationError as error:
         wrong = error.errors(include_url=False, include_context=False, include_input=False)
-        told = "; ".join(f"{place(each['loc'])}: {each['msg']}" for each in wrong[:MOST_TOLD])
+        told = "; ".join(
+            f"{place(each['loc'])}: {PLAIN_WORDS.get(each['type'], each['msg'])}"
+            for each in wrong[:MOST_TOLD]
+        )
         raise ManifestError(f"the manifest's {told}") from error
 
 

@@ -151,6 +151,30 @@ def test_an_image_may_have_a_config_of_any_type(config: str) -> None:
     assert parse_manifest(json.dumps(document), media_types.OCI_MANIFEST).unscannable is None
 
 
+@pytest.mark.parametrize(
+    "media_type",
+    [
+        media_types.OCI_LAYER,
+        media_types.OCI_GZIP_LAYER,
+        media_types.OCI_ZSTD_LAYER,
+        media_types.OCI_FOREIGN_LAYER,
+        media_types.OCI_FOREIGN_GZIP_LAYER,
+        media_types.DOCKER_LAYER,
+    ],
+)
+def test_layers_that_quay_has_scanned_in_an_oci_manifest(media_type: str) -> None:
+    layers = json.loads(read("oci_nondistributable"))["layers"][:1]
+    layers[0]["mediaType"] = media_type
+    manifest = parse_manifest(changed("oci_gzip", layers=layers), media_types.OCI_MANIFEST)
+    assert manifest.unscannable is None
+
+
+def test_a_config_without_layers_is_nothing_to_scan() -> None:
+    manifest = parse_manifest(changed("oci_gzip", layers=[]), media_types.OCI_MANIFEST)
+    assert manifest.unscannable is Unscannable.NO_LAYERS
+    assert manifest.config_digest is not None
+
+
 def test_one_layer_that_is_no_file_system_makes_an_artifact() -> None:
     layers = json.loads(read("oci_gzip"))["layers"]
     layers[0]["mediaType"] = "application/vnd.acme.data"

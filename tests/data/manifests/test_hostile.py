@@ -108,6 +108,28 @@ def test_wrong_values_are_named_by_their_place(manifest_bytes: str, where: str) 
 
 
 @pytest.mark.parametrize(
+    ("manifest_bytes", "message"),
+    [
+        ("{}", "schemaVersion: missing; config: missing; layers: missing"),
+        (image(config=1, layers=2), "config: no object; layers: no list"),
+        (
+            layer(size="1", mediaType=2),
+            "layers[1].mediaType: no text; layers[1].size: no whole number",
+        ),
+        (
+            image(layers=[1] * 100),
+            "layers[0]: no object; layers[1]: no object; layers[2]: no object",
+        ),
+    ],
+    ids=shortened,
+)
+def test_a_person_is_told_what_is_wrong_but_not_all_of_it(
+    manifest_bytes: str, message: str
+) -> None:
+    assert refusal(manifest_bytes) == f"the manifest's {message}"
+
+
+@pytest.mark.parametrize(
     ("name", "other"),
     [
         ("oci_gzip", {"manifests": [LAYER]}),
