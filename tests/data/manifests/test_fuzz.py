@@ -75,7 +75,7 @@ def test_any_bytes(content: str | bytes, media_type: str) -> None:
 
 @fuzz
 @given(values, st.sampled_from(sorted(PARSERS)) | st.text(max_size=5))
-def test_any_json(document: Any, media_type: str) -> None:
+def test_nothing_but_a_manifest_error_comes_out(document: Any, media_type: str) -> None:
     parse_or_refuse(json.dumps(document), media_type)
 
 
