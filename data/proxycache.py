@@ -118,8 +118,8 @@ def pull_manifest(
     Raises an `UpstreamError` or a `ManifestError`; then nothing was written.
     """
     fetched = client.get_manifest(repository.upstream_repository, reference)
+    parsed = parse_manifest(fetched.bytes, fetched.media_type)
     manifest_bytes = fetched.bytes.decode()
-    parsed = parse_manifest(manifest_bytes, fetched.media_type)
 
     def write() -> tuple[int, bool]:
         manifest_id, created = write_manifest(
