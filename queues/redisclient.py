@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 from redis import Redis
@@ -19,10 +20,28 @@ BACKOFF_CAP_SECONDS = 5.0
 HEALTH_CHECK_SECONDS = 30
 
 
-def open_redis(settings: RedisSettings, *, patient: bool = True) -> Redis:
+class PatienceUntilStopped(ExponentialBackoff):
+    """Waits as its base does, and no more once `hurry` says that the worker is to end."""
+
+    def __init__(self, hurry: Callable[[], bool]) -> None:
+        super().__init__(cap=BACKOFF_CAP_SECONDS, base=BACKOFF_BASE_SECONDS)
+        self.hurry = hurry
+
+    def compute(self, failures: int) -> float:
+        return 0.0 if self.hurry() else super().compute(failures)
+
+
+def never() -> bool:
+    return False
+
+
+def open_redis(
+    settings: RedisSettings, *, patient: bool = True, hurry: Callable[[], bool] = never
+) -> Redis:
     """A client with a pool of connections; nothing is sent yet.
 
-    `patient` (for workers) goes on trying while Redis restarts; a person wants to hear at once.
+    `patient` (for workers) goes on trying while Redis restarts, but waits no longer between two
+    tries once `hurry` is true; a person wants to hear at once.
     """
     options: dict[str, Any] = {
         "socket_connect_timeout": 5.0,
@@ -30,9 +49,7 @@ def open_redis(settings: RedisSettings, *, patient: bool = True) -> Redis:
         **settings.connection_options(),
     }
     attempts = RETRIES if patient else 1
-    options["retry"] = Retry(
-        ExponentialBackoff(cap=BACKOFF_CAP_SECONDS, base=BACKOFF_BASE_SECONDS), attempts
-    )
+    options["retry"] = Retry(PatienceUntilStopped(hurry), attempts)
     if settings.sentinels:
         sentinel = Sentinel(  # type: ignore[no-untyped-call]
             list(settings.sentinels), sentinel_kwargs=settings.sentinel_options(), **options

@@ -17,7 +17,7 @@ from data.secscan.registry_links import RegistryLinks, load_instance_key
 from data.secscan.signed_links import SignedLinks
 from data.settings import Settings
 from data.storage import Storage, open_storage
-from queues.redisclient import open_redis
+from queues.redisclient import never, open_redis
 from queues.rescanqueue import RescanQueue, backfill_lane
 from queues.workqueue import WorkQueue
 
@@ -29,8 +29,9 @@ def build_database(settings: Settings) -> None:
     open_database(settings.database.uri.get_secret_value(), settings.database.connection_args)
 
 
-def build_redis(settings: Settings) -> Redis:
-    return open_redis(settings.redis)
+def build_redis(settings: Settings, hurry: Callable[[], bool] = never) -> Redis:
+    """`hurry` is true once the worker is to end: see `open_redis`."""
+    return open_redis(settings.redis, hurry=hurry)
 
 
 def build_queue(settings: Settings, connection: Redis, *, backfill: bool = False) -> RescanQueue:

@@ -157,7 +157,7 @@ def prepare(process: Process, *, backfill: bool) -> RescanProcess:
     global _rescanner
     settings = process.settings
     build_database(settings)
-    redis = build_redis(settings)
+    redis = build_redis(settings, hurry=lambda: process.stop.requested)
     storage = build_storage(settings)
     reporter = build_reporter(settings)
     indexer = build_indexer(settings, redis, storage, backfill=backfill, observer=reporter)

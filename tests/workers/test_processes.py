@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import signal
+import socket
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
@@ -14,6 +15,7 @@ import pytest
 import yaml
 from redis import Redis
 
+from tests import servers
 from tests.servers import wait_until
 
 WORKERS = ["proxycacheblobworker", "rescanworker", "securityworker", "sweepworker"]
@@ -165,6 +167,27 @@ def test_parent_restarts_a_dead_child(
         wait_until(lambda: redis.scard("rq:workers:rescan") == 2, 20, "another one is registered")
         process.send_signal(signal.SIGTERM)
         assert process.wait(20) == 0
+
+
+def test_worker_ends_soon_though_redis_is_away(
+    config: dict[str, Any], write: Callable[[dict[str, Any]], Path]
+) -> None:
+    with servers.valkey() as server:
+        port = server.port
+        address = {"host": "127.0.0.1", "port": port}
+        own = Redis(port=port)
+        path = write(config | {"RESCAN_REDIS": address, "USER_EVENTS_REDIS": address})
+        with running("rescanworker", path) as (process, log):
+            wait_until(lambda: own.scard("rq:workers:rescan") == 1, 20, "a worker is registered")
+            own.shutdown(nosave=True)
+            wait_until(lambda: refuses(port), 20, "Valkey is gone")
+            process.send_signal(signal.SIGTERM)
+            assert process.wait(30) == 0, log.read_text()
+
+
+def refuses(port: int) -> bool:
+    with socket.socket() as connection:
+        return connection.connect_ex(("127.0.0.1", port)) != 0
 
 
 def test_children_die_with_their_parent(
