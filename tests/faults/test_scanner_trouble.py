@@ -135,7 +135,10 @@ def meta_of(redis: Redis, trouble: Trouble) -> dict[str, object]:
 def test_work_starts_again_within_5_seconds_of_the_scanners_return(
     troubles: Troubles, name: str, record_property: Callable[[str, object], None]
 ) -> None:
-    (event, *_) = troubles.found[name].worker.events("rescanned")
+    worker = troubles.found[name].worker
+    # The row is written before the line in the log.
+    wait_until(lambda: bool(worker.events("rescanned")), 20, "the worker tells of the rescan")
+    (event, *_) = worker.events("rescanned")
     seconds = datetime.fromisoformat(event["timestamp"]).timestamp() - troubles.ended_at
     record_property("measured", f"scanner trouble ({name}): done {seconds:.1f} s after its end")
     assert seconds < AGAIN_WITHIN_SECONDS
