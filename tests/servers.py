@@ -6,6 +6,7 @@ is found the suite runs on it too, where it isn't a run says so in one line, and
 
 from __future__ import annotations
 
+import fcntl
 import os
 import shutil
 import socket
@@ -13,7 +14,7 @@ import subprocess
 import tempfile
 import time
 import uuid
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -61,13 +62,14 @@ def wait_until(condition: Callable[[], bool], seconds: float, what: str) -> None
 
 
 @contextmanager
-def postgresql() -> Iterator[Engine]:
-    """A PostgreSQL server from its wheel."""
+def postgresql(settings: Sequence[str] = FOR_TESTS) -> Iterator[Engine]:
+    """A PostgreSQL server from its wheel; some `settings` want `restart` to be called."""
     directory = Path(tempfile.mkdtemp(prefix="pg"))
-    server = get_server(directory, cleanup_mode="stop")
+    with one_process_at_a_time():
+        server = get_server(directory, cleanup_mode="stop")
     admin = server.get_uri()
     with psycopg.connect(admin, autocommit=True) as connection:
-        for setting in FOR_TESTS:
+        for setting in settings:
             connection.execute(f"ALTER SYSTEM SET {setting}")
         connection.execute("SELECT pg_reload_conf()")
 
@@ -87,6 +89,17 @@ def postgresql() -> Iterator[Engine]:
     finally:
         server.cleanup()
         shutil.rmtree(directory, ignore_errors=True)
+
+
+@contextmanager
+def one_process_at_a_time() -> Iterator[None]:
+    """As root the wheel makes a user for the server; two that do so at once spoil each other's."""
+    descriptor = os.open(Path(__file__).parent, os.O_RDONLY)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(descriptor)
 
 
 def load_ddl(uri: str, ddl: Path) -> None:

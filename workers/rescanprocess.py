@@ -55,6 +55,7 @@ class RescanProcess(SimpleWorker):
         stop: Stop,
         housekeeping: Housekeeping,
         may_work: Callable[[], bool],
+        after_job: Callable[[], object],
     ) -> None:
         super().__init__([queue], connection=queue.connection, serializer=queue.serializer)
         self.log_job_description = False
@@ -64,6 +65,8 @@ class RescanProcess(SimpleWorker):
         self.runs = RescanRuns(queue)
         self.housekeeping = housekeeping
         self.may_work = may_work
+        # Outside of the job's time limit: what it has to say must not make it fail.
+        self.after_job = after_job
 
     def _install_signal_handlers(self) -> None:
         """The process's own stop serves: asked for between jobs, it never loses a popped one."""
@@ -154,6 +157,7 @@ class RescanProcess(SimpleWorker):
         with self.beating(execution):
             self.perform_job(job, queue, execution)
         reach(FaultPoint.JOB_ENDED)
+        self.after_job()
         self.set_state(WorkerStatus.IDLE)
         self.housekeeping.enqueue_once_more(job.id)
 

@@ -79,8 +79,6 @@ class Rescanner:
         except Exception as error:
             self.reporter.job_failed(request, error)
             raise
-        finally:
-            self.reporter.tell()
 
     def rescan_or_raise(self, request: RescanRequest, meta: dict[str, Any]) -> RescanResult | Retry:
         tries = tries_so_far(meta)
@@ -174,6 +172,7 @@ def prepare(process: Process, *, backfill: bool) -> RescanProcess:
         stop=process.stop,
         housekeeping=Housekeeping(queue, settings.rescan.job_timeout, record_poison),
         may_work=lambda: scanner_may_work(indexer),
+        after_job=reporter.tell,
     )
 
 

@@ -105,7 +105,9 @@ def test_full_disk_under_the_blob_store_loses_no_retry_and_leaves_no_half_file(
         errors = [event["error"] for event in worker.events("blob not placed, tried again")]
         assert all("free space there" in error for error in errors)
         assert not list((running.quay.storage_path / "sha256").glob("??/*"))
-        assert not list((running.quay.storage_path / "uploads").glob("*"))
+        # The other layer may be on its way still, so a moment with no upload at all is waited for.
+        uploads = running.quay.storage_path / "uploads"
+        wait_until(lambda: not list(uploads.glob("*")), 20, "failed writes have left nothing")
         wait_until(
             lambda: [each.retries_remaining for each in running.quay.items()] == [5, 5],
             20,

@@ -119,7 +119,7 @@ def begin(running: Site, stack: ExitStack, name: str) -> Trouble:
         SECURITY_SCANNER_V4_ENDPOINT=scanner.endpoint,
         RESCAN_QUEUE_NAME=queue,
         RESCAN_MAX_CONCURRENT_INDEXES=1,
-        RESCAN_JOB_TIMEOUT=2 if name == "slow drips" else 660,
+        RESCAN_JOB_TIMEOUT=4 if name == "slow drips" else 660,
     )
     trouble = Trouble(scanner, worker, queue, image, pulled.manifest_id)
     trouble.begin(TROUBLES[name])

@@ -42,6 +42,7 @@ from workers.demo.scannerstandin import ScannerStandIn
 from workers.demo.upstreamregistry import UpstreamRegistry
 from workers.process import Process, Stop
 from workers.proxycacheblobworker import BlobWorker, build_worker
+from workers.rescanprocess import RescanProcess
 
 SECRET = b"a secret of the tests"
 # One that is worth a notification, and one that isn't.
@@ -124,6 +125,9 @@ class Pipeline:
 
     def run_rescan_worker(self) -> None:
         """Has a rescan worker do what is queued, in this process."""
+        self.prepare_rescan_worker().work(burst=True, logging_level=None)
+
+    def prepare_rescan_worker(self) -> RescanProcess:
         process = Process(
             worker=WorkerType.RESCAN,
             settings=self.settings,
@@ -131,7 +135,7 @@ class Pipeline:
             burst=True,
             stop=Stop(),
         )
-        rescanworker.prepare(process, backfill=False).work(burst=True, logging_level=None)
+        return rescanworker.prepare(process, backfill=False)
 
     def run(self) -> None:
         self.run_blob_worker()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -109,3 +110,24 @@ def test_manifest_that_clair_refuses_counts_as_failed(quay: Pipeline, store: Met
     assert store.events()[0].detail.startswith("failed: ")
     (organization,) = store.organizations(10)
     assert organization.counts[OrganizationCount.FAILED] == 1
+
+
+def test_what_a_job_did_is_told_outside_of_its_time_limit(
+    quay: Pipeline, store: MetricStore, redis: Redis
+) -> None:
+    """A Redis that is slow to take the counts must not turn a rescan into a failed job."""
+    quay.publish(IMAGE)
+    pulled = quay.pull("proxy", IMAGE)
+    quay.run_blob_worker()
+    worker = quay.prepare_rescan_worker()
+    tell, told = worker.after_job, []
+
+    def tell_and_note() -> None:
+        status = redis.hget(f"rq:job:rescan-{pulled.manifest_id}", "status")
+        told.append((status, signal.getitimer(signal.ITIMER_REAL)[0]))
+        tell()
+
+    worker.after_job = tell_and_note
+    worker.work(burst=True, logging_level=None)
+    assert told == [(b"finished", 0.0)]
+    assert value(store, "quay_rescan_jobs_total", outcome="completed", reason="event") == 1
