@@ -8,51 +8,93 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
-from statistics import median
+from statistics import median, quantiles
+from typing import Any
 
 from data.completion import find_manifests_completed_by
 from data.database import fetch_rows
 from data.models import ImageStorage, ImageStoragePlacement, ManifestBlob, database_proxy
+from tests.benchmarks.growth import Curve, Growth
+from tests.benchmarks.largetables import LargeTables
 from tests.benchmarks.site import Site
 
-SHARING = 1000
 BLOBS = 10
+SHARING = 1000
+LARGE_ROUNDS = 500
 
 
-def measure(site: Site, *, rounds: int) -> dict[str, float | None]:
-    shared = site.store(b"shared by all")
-    fill(site, shared, SHARING)
-    site.place(shared)
+def measure(site: Site, growth: Growth, *, rounds: int, quick: bool) -> dict[str, float | None]:
+    """Ratios at SHARING manifests of BLOBS blobs; all are complete, so each has to be looked at."""
+    shared = fill(site, SHARING, BLOBS)
     ours = timed(lambda: find_manifests_completed_by(shared), rounds)
-    per_blob = timed(lambda: check_per_blob(shared), max(1, rounds // 2))
-    per_manifest = timed(lambda: check_per_manifest(shared), max(1, rounds // 2))
+    per_blob = timed(lambda: check_per_blob(shared), rounds)
+    per_manifest = timed(lambda: check_per_manifest(shared), rounds)
+    growth.add(Curve.BLOBS, BLOBS, ours * 1000)
+    for blobs in () if quick else (5, 100):
+        wide = fill(site, SHARING, blobs)
+        cost = timed(lambda blob=wide: find_manifests_completed_by(blob), rounds)  # type: ignore[misc]
+        growth.add(Curve.BLOBS, blobs, cost * 1000)
     return {
-        "statements": 1,
+        "statements": statements_of(lambda: find_manifests_completed_by(shared)),
         "times_faster_than_per_blob_1000": round(per_blob / ours, 1),
         "times_faster_than_per_manifest_1000": round(per_manifest / ours, 1),
         "p99_ms_large": None,
     }
 
 
-def fill(site: Site, shared: str, manifests: int) -> None:
-    """Manifests of BLOBS placed blobs each, one of which they share."""
-    own = [site.store(f"own {number}".encode()) for number in range(BLOBS - 2)]
-    for digest in own:
-        site.image([digest])
-        site.place(digest)
+def measure_large(tables: LargeTables, growth: Growth) -> dict[str, float | None]:
+    """In the large tables: one manifest, then 10, 1,000 and 100,000 that share the blob."""
+    singles = tables.blobs_of_single_manifests(LARGE_ROUNDS)
+    find_manifests_completed_by(singles[0])
+    seconds = [once(lambda blob=blob: find_manifests_completed_by(blob)) for blob in singles]  # type: ignore[misc]
+    growth.add(Curve.SHARING, 1, median(seconds) * 1000)
+    for sharing, blob in tables.shared.items():
+        found = len(find_manifests_completed_by(blob))
+        if found != sharing:
+            raise RuntimeError(f"{found} manifests are complete, {sharing} should be")
+        cost = timed(lambda each=blob: find_manifests_completed_by(each), 5)  # type: ignore[misc]
+        growth.add(Curve.SHARING, sharing, cost * 1000)
+    return {"p99_ms_large": round(quantiles(seconds, n=100)[98] * 1000, 2)}
+
+
+def fill(site: Site, manifests: int, blobs: int) -> str:
+    """Manifests of so many placed blobs each (config and layers), one of which they all share."""
+    shared = site.new_layer()
+    others = [site.new_layer() for _ in range(blobs - 2)]
     with database_proxy.atomic():
-        for number in range(manifests):
-            site.image([shared, *own[: BLOBS - 2]] if number % 2 else [*own[: BLOBS - 2], shared])
+        for _ in range(manifests):
+            site.write_image([*others, shared])
+        for digest in (*others, shared):
+            site.place(digest)
+    return shared
 
 
 def timed(check: Callable[[], object], rounds: int) -> float:
     check()
-    seconds = []
-    for _ in range(rounds):
-        started = time.perf_counter()
+    return median(once(check) for _ in range(rounds))
+
+
+def once(check: Callable[[], object]) -> float:
+    started = time.perf_counter()
+    check()
+    return time.perf_counter() - started
+
+
+def statements_of(check: Callable[[], object]) -> int:
+    """How many SQL statements the check runs."""
+    database, statements = database_proxy.obj, []
+    execute = database.execute_sql
+
+    def execute_and_note(sql: str, *arguments: Any, **options: Any) -> Any:
+        statements.append(sql)
+        return execute(sql, *arguments, **options)
+
+    database.execute_sql = execute_and_note
+    try:
         check()
-        seconds.append(time.perf_counter() - started)
-    return median(seconds)
+    finally:
+        database.execute_sql = execute
+    return len(statements)
 
 
 def manifests_with(digest: str) -> list[int]:

@@ -11,13 +11,18 @@ from rq import Queue
 
 from data.secscan.status import Reason
 from queues.rescanqueue import RescanQueue, job_id_of
+from tests.benchmarks.growth import Curve, Growth
 from tests.benchmarks.site import Site
 
 ONE_BY_ONE = 1500
 BULK = 20_000
+LARGE = 1_000_000
 
 
-def measure(site: Site, *, rounds: int, large: int | None) -> dict[str, float | None]:
+def measure(
+    site: Site, growth: Growth, *, rounds: int, large: int | None
+) -> dict[str, float | None]:
+    """`large`: how many jobs are queued when the cost of `status` is measured; None: it isn't."""
     redis = site.redis
     ours = RescanQueue("bench", connection=redis)
     theirs = Queue("bench-rq", connection=redis, serializer="json")
@@ -42,7 +47,7 @@ def measure(site: Site, *, rounds: int, large: int | None) -> dict[str, float | 
     redis.flushall()
     enqueue_bulk()
     per_job = bytes_per_job(redis, ours)
-    status = status_milliseconds(ours, large) if large else None
+    status = measure_growth(ours, growth, large) if large else None
     redis.flushall()
     return {
         "ratio_to_rq": round(median(ratios), 2),
@@ -66,11 +71,29 @@ def rate(work: Callable[[], None], redis: Redis, count: int) -> float:
     return count / (time.perf_counter() - started)
 
 
-def status_milliseconds(queue: RescanQueue, jobs: int) -> float:
-    queue.enqueue_rescans(range(jobs), Reason.SWEEP, timeout=660)
+def measure_growth(queue: RescanQueue, growth: Growth, large: int) -> float:
+    """Fills the queue tenfold, three times; what `status` costs at the end, in milliseconds."""
+    queued, status = 0, 0.0
+    for jobs in (large // 100, large // 10, large):
+        queue.enqueue_rescans(range(queued, jobs), Reason.SWEEP, timeout=660)
+        queued, status = jobs, milliseconds(queue.depth)
+        growth.add(Curve.STATUS, jobs, status)
+        new = iter(range(10**9, 10**9 + 1000))
+        growth.add(
+            Curve.ENQUEUE,
+            jobs,
+            milliseconds(lambda: queue.enqueue_rescan(next(new), Reason.EVENT, timeout=660)),  # noqa: B023
+        )
+        for number in range(10**9, next(new)):
+            queue.remove(job_id_of(number))
+            queue.connection.delete(f"rq:job:{job_id_of(number)}")
+    return round(status, 2)
+
+
+def milliseconds(work: Callable[[], object]) -> float:
     seconds = []
     for _ in range(50):
         started = time.perf_counter()
-        queue.depth()
+        work()
         seconds.append(time.perf_counter() - started)
-    return round(median(seconds) * 1000, 2)
+    return median(seconds) * 1000

@@ -1,38 +1,58 @@
-"""Rescan jobs a second through one worker, beside RQ's own worker of its class on no-op jobs.
+"""Rescan jobs a second, with a scanner that answers at once or takes its time.
 
-The scanner stand-in fetches and reads every layer, as Clair would, so this is less than a scanner
-that answers at once would allow; the README beside this file has the figure and the reason.
+One worker is held against RQ's own worker of its class on RQ's no-op jobs, both in this process and
+in burst mode. Several workers are processes of their own.
 """
 
 from __future__ import annotations
 
-import logging
 import time
 from statistics import median
 
 from rq import Queue, SimpleWorker
 
+from data.models import database_proxy
 from data.secscan.status import Reason
 from data.settings import WorkerType
-from queues.rescanqueue import RescanQueue
+from tests.benchmarks.growth import Curve, Growth
+from tests.benchmarks.scanner import BenchScanner, Call, bench_scanner
 from tests.benchmarks.site import Site
 from workers import rescanworker
 from workers.process import Process, Stop
 
-JOBS = 150
+JOBS = 200
+# What the scanner takes for two workers beside one, and for sixteen. Clair takes seconds.
+TWO_SECONDS, SIXTEEN_SECONDS = 0.05, 0.5
+SIXTEEN = 16
 
 
 def do_nothing(number: int) -> None:
     """RQ's no-op job."""
 
 
-def measure(site: Site, *, rounds: int) -> dict[str, float | None]:
-    logging.disable(logging.INFO)  # both would write a line or more a job
-    ratios = [rescans_per_second(site) / no_ops_per_second(site) for _ in range(rounds)]
+def measure(site: Site, growth: Growth, *, rounds: int, quick: bool) -> dict[str, float | None]:
+    """With `quick` only the ratio to no-op jobs."""
+    with bench_scanner() as scanner:
+        pairs = [
+            (rescans_per_second(site, scanner, JOBS), no_ops_per_second(site))
+            for _ in range(rounds)
+        ]
+        ratio = round(median(ours / theirs for ours, theirs in pairs), 2)
+        if quick:
+            return {"ratio_to_noop": ratio}
+        for queued in (JOBS // 10, JOBS, JOBS * 10):
+            growth.add(Curve.JOBS, queued, 1000 / rescans_per_second(site, scanner, queued))
+    with bench_scanner(TWO_SECONDS) as scanner:
+        speeds = [
+            busy_seconds(site, scanner, 1, 30) / busy_seconds(site, scanner, 2, 60) * 2
+            for _ in range(rounds)
+        ]
+    with bench_scanner(SIXTEEN_SECONDS) as scanner:
+        busy = share_of_slots(site, scanner, SIXTEEN)
     return {
-        "ratio_to_noop": round(median(ratios), 2),
-        "two_workers": None,
-        "scanner_busy_16": None,
+        "ratio_to_noop": ratio,
+        "two_workers": round(median(speeds), 2),
+        "scanner_busy_16": round(busy, 3),
     }
 
 
@@ -46,16 +66,51 @@ def no_ops_per_second(site: Site) -> float:
     return JOBS / (time.perf_counter() - started)
 
 
-def rescans_per_second(site: Site) -> float:
-    queue = RescanQueue("rescan", connection=site.redis)
-    for _ in range(JOBS):
-        manifest_id, _, layer = site.image()
-        site.place(layer)
-        queue.enqueue_rescan(manifest_id, Reason.EVENT, timeout=660)
+def rescans_per_second(site: Site, scanner: BenchScanner, jobs: int) -> float:
+    enqueue_images(site, jobs)
     process = Process(
-        worker=WorkerType.RESCAN, settings=site.settings, config=None, burst=True, stop=Stop()
+        worker=WorkerType.RESCAN,
+        settings=site.settings_with(scanner),
+        config=None,
+        burst=True,
+        stop=Stop(),
     )
     worker = rescanworker.prepare(process, backfill=False)
     started = time.perf_counter()
     worker.work(burst=True, logging_level=None)
-    return JOBS / (time.perf_counter() - started)
+    return jobs / (time.perf_counter() - started)
+
+
+def enqueue_images(site: Site, count: int) -> None:
+    with database_proxy.atomic():
+        manifests = [site.write_complete_image().manifest_id for _ in range(count)]
+    site.queue.enqueue_rescans(manifests, Reason.EVENT, timeout=660)
+
+
+def busy_seconds(site: Site, scanner: BenchScanner, workers: int, jobs: int) -> float:
+    """From the first index call to the last answer."""
+    calls = calls_of(site, scanner, workers, jobs)
+    return (calls[-1].at_ns - calls[0].at_ns) / 1e9
+
+
+def share_of_slots(site: Site, scanner: BenchScanner, slots: int) -> float:
+    """How much of all slots was in use while there was work: all had begun, none had run out."""
+    calls = calls_of(site, scanner, slots, slots * 20)
+    begun, in_use, used_ns = 0, 0, 0
+    last_arrival = max(call.at_ns for call in calls if call.arrived)
+    previous = 0
+    for call in calls:
+        if begun and call.at_ns <= last_arrival:
+            used_ns += in_use * (call.at_ns - previous)
+        in_use += 1 if call.arrived else -1
+        begun = begun or (call.at_ns if in_use == slots else 0)
+        previous = call.at_ns
+    return used_ns / (slots * (last_arrival - begun))
+
+
+def calls_of(site: Site, scanner: BenchScanner, workers: int, jobs: int) -> list[Call]:
+    """All that the scanner saw of so many jobs, in order."""
+    with site.rescan_workers(workers, scanner=scanner):
+        enqueue_images(site, jobs)
+        calls = [scanner.next_call() for _ in range(2 * jobs)]
+    return sorted(calls, key=lambda call: call.at_ns)

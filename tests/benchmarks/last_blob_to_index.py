@@ -1,7 +1,8 @@
-"""From the commit of the last placement to the arrival of the index call at the scanner.
+"""From the commit of a manifest's last placement to the arrival of the index call at the scanner.
 
-What the blob worker does after the commit (completion, enqueue) is done here, in this process; the
-rescan worker is the process that it is in production.
+Blob worker, rescan worker and scanner are processes of their own, as in production. The moment of
+the commit is PostgreSQL's own (`track_commit_timestamp`), that of the arrival the scanner's; both
+read the clock of this machine.
 """
 
 from __future__ import annotations
@@ -10,57 +11,90 @@ import random
 import time
 from statistics import median, quantiles
 
-from data.completion import find_manifests_completed_by
-from data.secscan.status import Reason
-from queues.rescanqueue import RescanQueue
+from data.models import Manifest, database_proxy
+from tests.benchmarks.growth import Curve, Growth
+from tests.benchmarks.largetables import LargeTables
+from tests.benchmarks.scanner import BenchScanner, bench_scanner
 from tests.benchmarks.site import Site
-from tests.servers import wait_until
 
 WARM_UP = 20
+# Quay's SECURITY_SCANNER_INDEXING_INTERVAL, and for how many of them the cycle is watched.
+CYCLE_SECONDS = 30
+CYCLES = 2
+CYCLE_IMAGES = 40
+
+COMMITS = """
+SELECT b.content_checksum, extract(epoch FROM pg_xact_commit_timestamp(p.xmin))
+FROM imagestorageplacement p JOIN imagestorage b ON b.id = p.storage_id
+WHERE b.content_checksum = ANY(%s)
+"""
 
 
-def measure(site: Site, *, rounds: int, cycle_rounds: int) -> dict[str, float | None]:
-    milliseconds = measure_events(site, rounds)
-    p50 = median(milliseconds)
-    cycle = median(measure_cycle(site, cycle_rounds)) if cycle_rounds else None
+def measure(site: Site, growth: Growth, *, rounds: int, cycle: bool) -> dict[str, float | None]:
+    with bench_scanner() as scanner:
+        milliseconds = measure_events(site, scanner, rounds)
+        p50 = median(milliseconds)
+        growth.add(Curve.LAST_BLOB, count_manifests(), p50)
+        cycle_p50 = median(measure_cycle(site, scanner)) if cycle else None
     return {
         "p50_ms": round(p50, 2),
         "p99_ms": round(quantiles(milliseconds, n=100)[98], 2),
-        "cycle_p50_ms": None if cycle is None else round(cycle, 1),
-        "times_sooner_than_cycle": None if cycle is None else round(cycle / p50, 1),
+        "cycle_p50_ms": None if cycle_p50 is None else round(cycle_p50, 1),
+        "times_sooner_than_cycle": None if cycle_p50 is None else round(cycle_p50 / p50, 1),
     }
 
 
-def measure_events(site: Site, rounds: int) -> list[float]:
-    queue = RescanQueue("rescan", connection=site.redis)
-    found: list[float] = []
-    with site.worker("rescanworker"):
-        wait_until(lambda: site.redis.scard("rq:workers:rescan") >= 4, 30, "workers are ready")
-        for number in range(WARM_UP + rounds):
-            _, digest, layer = site.image()
-            committed = site.place(layer)
-            for completed in find_manifests_completed_by(layer):
-                queue.enqueue_rescan(completed.manifest_id, Reason.EVENT, timeout=660)
-            milliseconds = wait_for_index(site, digest, committed, 10)
-            if number >= WARM_UP:
-                found.append(milliseconds)
-    return found
+def measure_large(site: Site, growth: Growth, tables: LargeTables) -> None:
+    """The same in the large tables."""
+    with bench_scanner() as scanner:
+        growth.add(Curve.LAST_BLOB, tables.manifests, median(measure_events(site, scanner, 100)))
 
 
-def measure_cycle(site: Site, rounds: int) -> list[float]:
-    """The same without events: Quay's cycle of 30 s, met at a random moment."""
-    found: list[float] = []
-    with site.worker("securityworker", changes={"SECURITY_SCANNER_INDEXING_INTERVAL": 30}):
-        for _ in range(rounds):
-            time.sleep(random.uniform(0, 30))
-            _, digest, layer = site.image()
-            found.append(wait_for_index(site, digest, site.place(layer), 60))
-    return found
+def count_manifests() -> int:
+    return int(Manifest.select().count())
 
 
-def wait_for_index(site: Site, digest: str, committed: int, seconds: float) -> float:
-    requests = site.scanner.requests
-    arrived = requests.wait_for(lambda all_: bool(all_) and all_[-1].digest == digest, seconds)
-    if not arrived:
-        raise RuntimeError(f"{digest} was not indexed within {seconds} s")
-    return (requests.of(digest)[0].arrived_ns - committed) / 1e6
+def measure_events(site: Site, scanner: BenchScanner, rounds: int) -> list[float]:
+    """Milliseconds of so many pulls, one after the other: the workers are idle at each."""
+    arrived: dict[str, int] = {}
+    layers: dict[str, str] = {}
+    with (
+        site.rescan_workers(4, scanner=scanner),
+        site.worker("proxycacheblobworker", scanner=scanner),
+    ):
+        for _ in range(WARM_UP + rounds):
+            image = site.publish()
+            (layers[image.digest],) = image.layer_digests
+            site.pull(image)
+            arrived[image.digest] = scanner.wait_for_arrival(image.digest)
+    committed = commit_times(list(layers.values()))
+    waits = [(at - committed[layers[digest]]) / 1e6 for digest, at in arrived.items()]
+    return waits[WARM_UP:]
+
+
+def measure_cycle(site: Site, scanner: BenchScanner) -> list[float]:
+    """The same without events: Quay's cycle, met at random moments."""
+    arrived: dict[str, int] = {}
+    layers: dict[str, str] = {}
+    moments = sorted(random.uniform(0, CYCLES * CYCLE_SECONDS) for _ in range(CYCLE_IMAGES))
+    with site.worker(
+        "securityworker", scanner=scanner, SECURITY_SCANNER_INDEXING_INTERVAL=CYCLE_SECONDS
+    ):
+        started = time.monotonic()
+        for moment in moments:
+            time.sleep(max(0.0, started + moment - time.monotonic()))
+            layer = site.new_layer()
+            layers[site.write_image([layer]).digest] = layer
+            site.place(layer)
+        while len(arrived) < CYCLE_IMAGES:
+            call = scanner.next_call(2 * CYCLE_SECONDS)
+            if call.arrived:
+                arrived[call.digest] = call.at_ns
+    committed = commit_times(list(layers.values()))
+    return [(at - committed[layers[digest]]) / 1e6 for digest, at in arrived.items()]
+
+
+def commit_times(digests: list[str]) -> dict[str, float]:
+    """When the first placement of each blob was committed (unix ns)."""
+    cursor = database_proxy.obj.execute_sql(COMMITS, (digests,))
+    return {digest: float(seconds) * 1e9 for digest, seconds in cursor.fetchall()}

@@ -8,8 +8,7 @@ import json
 import subprocess
 import sys
 import tempfile
-import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -21,15 +20,33 @@ from redis import Redis
 from data.blob_records import record_placement
 from data.database import create_tables, open_database
 from data.manifests import media_types, parse_manifest
-from data.models import ImageStorageLocation
+from data.models import ImageStorageLocation, database_proxy
 from data.proxycache import create_proxy_organization, create_repository, write_manifest
 from data.settings import Settings, build_settings
+from data.storage.blobstore import blob_path
+from queues.blobwork import BlobWork, put_blob_work
+from queues.rescanqueue import RescanQueue
+from queues.workqueue import WorkQueue
 from tests import servers
+from tests.benchmarks.scanner import BenchScanner
+from workers.demo.images import Image, build_image
 from workers.demo.layerserver import LayerServer
 from workers.demo.samplelayers import tar_layer
-from workers.demo.scannerstandin import ScannerStandIn
+from workers.demo.upstreamregistry import UpstreamRegistry
 
 SECRET = "a secret of the benchmarks"
+ORGANIZATION, REPOSITORY = "proxy", "bench"
+LAYER_TYPE = "application/vnd.oci.image.layer.v1.tar+gzip"
+# As in production, but that the moment of each commit can be asked for.
+DATABASE_SETTINGS = ("track_commit_timestamp = on",)
+
+
+@dataclass(frozen=True, slots=True)
+class WrittenManifest:
+    """A manifest row."""
+
+    manifest_id: int
+    digest: str
 
 
 @dataclass(slots=True)
@@ -39,55 +56,93 @@ class Site:
     settings: Settings
     config: Path
     redis: Redis
-    scanner: ScannerStandIn
+    upstream: UpstreamRegistry
     storage: Path
     numbers: Iterator[int] = field(default_factory=lambda: itertools.count(1))
 
-    def image(self, layers: list[str] | None = None) -> tuple[int, str, str]:
-        """A new manifest of one stored, not yet placed layer; (id, digest, layer's digest)."""
-        number = next(self.numbers)
-        layer = self.store(f"layer {number}".encode()) if layers is None else layers[0]
-        config = f"sha256:{hashlib.sha256(f'config {number}'.encode()).hexdigest()}"
-        document = {
-            "schemaVersion": 2,
-            "config": {"mediaType": media_types.OCI_CONFIG, "digest": config, "size": 2},
-            "layers": [
-                {
-                    "mediaType": "application/vnd.oci.image.layer.v1.tar+gzip",
-                    "digest": each,
-                    "size": 9,
-                }
-                for each in layers or [layer]
-            ],
-        }
-        text = json.dumps(document)
-        digest = f"sha256:{hashlib.sha256(text.encode()).hexdigest()}"
+    @property
+    def queue(self) -> RescanQueue:
+        return RescanQueue(self.settings.rescan.queue_name, connection=self.redis)
+
+    @property
+    def items(self) -> WorkQueue:
+        return WorkQueue(self.settings.registry.blob_queue_name)
+
+    def publish(self) -> Image:
+        """A new image of one layer of its own at the upstream."""
+        content = f"layer {next(self.numbers)}".encode()
+        image = build_image(REPOSITORY, [tar_layer({"file": content})])
+        self.upstream.store.add(image)
+        return image
+
+    def pull(self, image: Image) -> int:
+        """What Quay writes for a pull, its queue item available at once; the manifest's id."""
+        text = image.manifest.decode()
+        parsed = parse_manifest(text, image.media_type)
+        repository_id = create_repository(ORGANIZATION, REPOSITORY)
+        with database_proxy.atomic():
+            manifest_id, _ = write_manifest(
+                repository_id, image.digest, image.media_type, text, parsed
+            )
+            for digest in image.layer_digests:
+                work = BlobWork(digest=digest, repository_id=repository_id, namespace=ORGANIZATION)
+                put_blob_work(self.items, work, available_after=0)
+        return manifest_id
+
+    def write_image(
+        self, layers: Sequence[str], *, repository: str = REPOSITORY
+    ) -> WrittenManifest:
+        """A new manifest of these layers, with a config of its own that is placed."""
+        return self.write_manifest(next(self.numbers), layers, repository=repository)
+
+    def write_manifest(
+        self, number: int, layers: Sequence[str], *, repository: str
+    ) -> WrittenManifest:
+        """The manifest of that number, with a placed config: the same one in any repository."""
+        config = f"config {number}"
+        text = manifest_document(sha256(config), layers)
         parsed = parse_manifest(text, media_types.OCI_MANIFEST)
-        repository_id = create_repository("proxy", "bench")
+        repository_id = create_repository(ORGANIZATION, repository)
         manifest_id, _ = write_manifest(
-            repository_id, digest, media_types.OCI_MANIFEST, text, parsed
+            repository_id, sha256(text), media_types.OCI_MANIFEST, text, parsed
         )
-        self.place(config)
-        return manifest_id, digest, layer
+        self.place(sha256(config))
+        return WrittenManifest(manifest_id, sha256(text))
 
-    def store(self, name: bytes) -> str:
-        """A small layer of its own in the store; its digest."""
-        content = b"".join(tar_layer({"file": name}).blob.pieces())
-        digest = hashlib.sha256(content).hexdigest()
-        path = self.storage / "sha256" / digest[:2] / digest
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_bytes(content)
-        return f"sha256:{digest}"
+    def new_layer(self) -> str:
+        """The digest of a layer that nobody has yet."""
+        return sha256(f"layer {next(self.numbers)}")
 
-    def place(self, digest: str) -> int:
-        """Commits the placement, and returns the moment after (unix nanoseconds)."""
+    def write_complete_image(self) -> WrittenManifest:
+        """A new manifest of one layer, all of it placed."""
+        layer = self.new_layer()
+        written = self.write_image([layer])
+        self.place(layer)
+        return written
+
+    def place(self, digest: str) -> None:
+        """Bytes of the blob's in the store, whatever they are, and its placement."""
+        self.store(digest)
         record_placement(digest, repository_id=1, location="default", size=9, keep_seconds=60)
-        return time.time_ns()
+
+    def store(self, digest: str) -> None:
+        path = self.storage / blob_path(digest)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(b"benchmark")
+
+    def settings_with(self, scanner: BenchScanner) -> Settings:
+        config = yaml.safe_load(self.config.read_text())
+        config["SECURITY_SCANNER_V4_ENDPOINT"] = scanner.endpoint
+        return build_settings(config, self.config.parent)
 
     @contextmanager
-    def worker(self, name: str, *, changes: dict[str, Any] | None = None) -> Iterator[int]:
-        """The worker as a process of its own; its pid."""
-        config = yaml.safe_load(self.config.read_text()) | (changes or {})
+    def worker(
+        self, name: str, *, scanner: BenchScanner | None = None, **changes: Any
+    ) -> Iterator[int]:
+        """The worker as a process of its own, with changes to the config; its pid."""
+        if scanner is not None:
+            changes["SECURITY_SCANNER_V4_ENDPOINT"] = scanner.endpoint
+        config = yaml.safe_load(self.config.read_text()) | changes
         path = self.config.with_name(f"{name}.yaml")
         path.write_text(yaml.safe_dump(config))
         process = subprocess.Popen(
@@ -100,14 +155,42 @@ class Site:
             process.terminate()
             process.wait(60)
 
+    @contextmanager
+    def rescan_workers(self, count: int, *, scanner: BenchScanner, **changes: Any) -> Iterator[int]:
+        """A rescanworker with so many children for events, all of them ready; its pid."""
+        changes["RESCAN_MAX_CONCURRENT_INDEXES"] = count
+        with self.worker("rescanworker", scanner=scanner, **changes) as pid:
+            lanes = (self.queue.name, f"{self.queue.name}-backfill")
+            servers.wait_until(
+                lambda: sum(self.redis.scard(f"rq:workers:{lane}") for lane in lanes) > count,
+                60,
+                "the workers are ready",
+            )
+            yield pid
+
+
+def manifest_document(config: str, layers: Sequence[str]) -> str:
+    document = {
+        "schemaVersion": 2,
+        "config": {"mediaType": media_types.OCI_CONFIG, "digest": config, "size": 2},
+        "layers": [{"mediaType": LAYER_TYPE, "digest": each, "size": 9} for each in layers],
+    }
+    return json.dumps(document)
+
+
+def sha256(text: str) -> str:
+    return f"sha256:{hashlib.sha256(text.encode()).hexdigest()}"
+
 
 @contextmanager
 def running_site() -> Iterator[Site]:
     with ExitStack() as stack:
         directory = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="rescan-bench-")))
-        engine = stack.enter_context(servers.postgresql())
+        engine = stack.enter_context(servers.postgresql(DATABASE_SETTINGS))
+        assert engine.restart is not None
+        engine.restart(lambda: None)
         valkey = stack.enter_context(servers.valkey())
-        scanner = stack.enter_context(ScannerStandIn(concurrency=64))
+        upstream = stack.enter_context(UpstreamRegistry())
         storage = directory / "storage"
         storage.mkdir()
         layers = stack.enter_context(LayerServer(storage, SECRET.encode()))
@@ -115,7 +198,7 @@ def running_site() -> Iterator[Site]:
         open_database(uri)
         create_tables()
         ImageStorageLocation.create(name="default")
-        create_proxy_organization("proxy", "upstream.example", insecure=True)
+        create_proxy_organization(ORGANIZATION, f"127.0.0.1:{upstream.port}", insecure=True)
         address = {"host": "127.0.0.1", "port": valkey.port}
         config = {
             "DB_URI": uri,
@@ -125,7 +208,9 @@ def running_site() -> Iterator[Site]:
             "FEATURE_PROXY_CACHE": True,
             "FEATURE_SECURITY_SCANNER": True,
             "SETUP_COMPLETE": True,
-            "SECURITY_SCANNER_V4_ENDPOINT": scanner.endpoint,
+            "SSRF_ALLOWED_HOSTS": ["127.0.0.1"],
+            # Each benchmark puts its own scanner in this place.
+            "SECURITY_SCANNER_V4_ENDPOINT": "http://127.0.0.1:9",
             "RESCAN_REDIS": address,
             "USER_EVENTS_REDIS": address,
             "PROMETHEUS_PUSHGATEWAY_URL": None,
@@ -138,6 +223,6 @@ def running_site() -> Iterator[Site]:
             settings=build_settings(config, directory),
             config=path,
             redis=Redis(port=valkey.port),
-            scanner=scanner,
+            upstream=upstream,
             storage=storage,
         )
