@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from datetime import timedelta
 from typing import Any
 
-from peewee import JOIN
+from peewee import JOIN, ModelSelect
 
 from data.database import fetch_rows, transaction
 from data.errors import SettingsError
@@ -19,6 +19,7 @@ from data.models import (
     UploadedBlob,
     utcnow,
 )
+from data.statements import Statement
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -37,19 +38,16 @@ class BlobRecord:
 
 def find_blobs(digest: str) -> list[BlobRecord]:
     """Every row of the blob with its placements, by id; empty when nobody has heard of it."""
-    return collect_blobs(ImageStorage.content_checksum == digest)
+    return collect_blobs(BLOBS_BY_DIGEST.rows(digest))
 
 
 def find_blobs_of_manifest(manifest_id: int) -> list[BlobRecord]:
     """The blobs that the manifest's `manifestblob` rows name, config and layers, by id."""
-    linked = ManifestBlob.select(ManifestBlob.blob_id).where(
-        ManifestBlob.manifest_id == manifest_id
-    )
-    return collect_blobs(ImageStorage.id.in_(linked))
+    return collect_blobs(BLOBS_OF_MANIFEST.rows(manifest_id))
 
 
-def collect_blobs(condition: object) -> list[BlobRecord]:
-    rows = (
+def select_blobs() -> ModelSelect[ImageStorage]:
+    return (
         ImageStorage.select(
             ImageStorage.id,
             ImageStorage.content_checksum,
@@ -66,12 +64,27 @@ def collect_blobs(condition: object) -> list[BlobRecord]:
             JOIN.LEFT_OUTER,
             on=(ImageStorageLocation.id == ImageStoragePlacement.location_id),
         )
-        .where(condition)
         .order_by(ImageStorage.id, ImageStorageLocation.id)
     )
+
+
+BLOBS_BY_DIGEST = Statement(
+    lambda digest: select_blobs().where(ImageStorage.content_checksum == digest)
+)
+BLOBS_OF_MANIFEST = Statement(
+    lambda manifest_id: select_blobs().where(
+        ImageStorage.id.in_(
+            ManifestBlob.select(ManifestBlob.blob_id).where(ManifestBlob.manifest_id == manifest_id)
+        )
+    )
+)
+
+
+def collect_blobs(rows: Iterable[tuple[Any, ...]]) -> list[BlobRecord]:
+    """Folds rows of (id, digest, size, location or None) into one value a blob."""
     sizes: dict[int, tuple[str, int | None]] = {}
     locations: dict[int, list[str]] = {}
-    for blob_id, digest, size, location in fetch_rows(rows):
+    for blob_id, digest, size, location in rows:
         sizes[blob_id] = (digest, size)
         locations.setdefault(blob_id, []).extend([] if location is None else [location])
     return [

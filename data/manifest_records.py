@@ -21,6 +21,7 @@ from data.models import (
     Tag,
     User,
 )
+from data.statements import Statement
 
 REFERENCE = re.compile(
     r"(?P<namespace>[^/:@\s]+)/(?P<repository>[^:@\s]+)"
@@ -49,12 +50,12 @@ class ManifestRecord:
 
 def load_manifest(manifest_id: int) -> ManifestRecord | None:
     """The manifest, or None when it was deleted. One SQL statement."""
-    return next(iter(load_manifests(Manifest.id == manifest_id)), None)
+    return next(iter(read_manifests(MANIFEST_BY_ID.rows(manifest_id))), None)
 
 
 def find_manifests_by_digest(digest: str) -> list[ManifestRecord]:
     """The same manifest in every repository that holds it, by id. One SQL statement."""
-    return load_manifests(Manifest.digest == digest)
+    return read_manifests(MANIFESTS_BY_DIGEST.rows(digest))
 
 
 def find_children(manifest_id: int) -> list[ManifestRecord]:
@@ -87,6 +88,12 @@ def select_manifests() -> ModelSelect[Manifest]:
         .join(User, on=(User.id == Repository.namespace_user_id))
         .join(ProxyCacheConfig, JOIN.LEFT_OUTER, on=(ProxyCacheConfig.organization_id == User.id))
     )
+
+
+MANIFEST_BY_ID = Statement(lambda manifest_id: select_manifests().where(Manifest.id == manifest_id))
+MANIFESTS_BY_DIGEST = Statement(
+    lambda digest: select_manifests().where(Manifest.digest == digest).order_by(Manifest.id)
+)
 
 
 def read_manifests(rows: Iterable[tuple[Any, ...]]) -> list[ManifestRecord]:

@@ -97,6 +97,11 @@ class RescanJob(Job):
         except Exception:  # noqa: BLE001 - RQ raises whatever the bytes provoke
             return None
 
+    @property
+    def returned(self) -> Any:
+        """What the job's function returned in this process."""
+        return self._result
+
     def failure_reason(self) -> str:
         """The last line of why the job failed; empty when it didn't."""
         text = self._exc_info or ""  # what our own scripts wrote

@@ -77,11 +77,11 @@ class RedisScannerGate:
         self.take_slot(lease, digest, reason)
         self.leases[lease] = digest
         self.start_renewal()
-        entered = time.monotonic()
+        entered, answered = time.monotonic(), False
         try:
             yield
         except ScannerFetchFailed:
-            self.note_answer(digest)  # the scanner is well
+            answered = True  # the scanner is well
             raise
         except ScannerBusy as error:
             self.charge(digest, -1)
@@ -93,9 +93,9 @@ class RedisScannerGate:
             self.open_circuit(LONGEST_PAUSE_SECONDS, probe=True)
             raise
         else:
-            self.note_answer(digest)
+            answered = True
         finally:
-            self.release(lease, digest)
+            self.release(lease, digest, answered=answered)
 
     def charge(self, digest: str, count: int = 1) -> None:
         """An index request for the digest is about to be sent; -1 takes one of the day's back."""
@@ -114,15 +114,6 @@ class RedisScannerGate:
         if own:
             self.unanswered.discard(digest)
         return own
-
-    def note_answer(self, digest: str) -> None:
-        """The request for the digest was answered, if one was sent."""
-        if digest not in self.unanswered:
-            return
-        with self.connection.pipeline() as pipeline:
-            pipeline.incr(self.answers_key)
-            pipeline.delete(self.silence_key(digest))
-            pipeline.execute()
 
     def take_slot(self, lease: str, digest: str, reason: Reason) -> None:
         deadline = time.monotonic() + SLOT_WAIT_SECONDS
@@ -158,15 +149,22 @@ class RedisScannerGate:
         )
         return int(answer)
 
-    def release(self, lease: str, digest: str) -> None:
+    def release(self, lease: str, digest: str, *, answered: bool) -> None:
+        """Frees the slot; `answered`: the scanner answered the request, if one was sent."""
         with self.leases_lock:
             del self.leases[lease]
+            noted = int(answered and digest in self.unanswered)
             self.unanswered.discard(digest)
+            script = self.connection.register_script(read_script("leave_scanner"))
+            keys = [
+                self.slots_key,
+                self.backfill_key,
+                self.digests_key,
+                self.answers_key,
+                self.silence_key(digest),
+            ]
             try:
-                if self.connection.zrem(self.slots_key, lease):
-                    self.connection.zrem(self.digests_key, digest)
-                if self.backfill:
-                    self.connection.zrem(self.backfill_key, lease)
+                script(keys=keys, args=[lease, digest, noted])
             except RedisError as error:
                 # The lease ends by itself; the result of the index call matters more.
                 log.warning("slot not released", error=str(error), free_in_seconds=LEASE_SECONDS)

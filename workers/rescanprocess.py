@@ -8,22 +8,20 @@ signal reaches it; `workers.supervisor` starts it again.
 
 from __future__ import annotations
 
-import os
-import signal
-import threading
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from types import FrameType
 from typing import Any
 
 import structlog
+from redis.client import Pipeline
 from redis.exceptions import RedisError
 from rq import Queue, Retry, SimpleWorker, worker_registration
 from rq.exceptions import DequeueTimeout
 from rq.executions import Execution
 from rq.job import Job, JobStatus
 from rq.registry import StartedJobRegistry
+from rq.results import Result
 from rq.utils import now, utcformat
 from rq.worker import WorkerStatus
 
@@ -31,15 +29,15 @@ from data.faultpoints import FaultPoint, reach
 from queues.housekeeping import Housekeeping
 from queues.rescanjob import RescanJob
 from queues.rescanqueue import FAILURE_SECONDS, RescanQueue
-from queues.rescanruns import HEARTBEAT_LIFE_SECONDS, HEARTBEAT_SECONDS, RescanRuns
+from queues.rescanruns import RescanRuns, RunEnd
 from workers.process import Stop
+from workers.watchdog import watched
 
 log = structlog.get_logger()
 
 POP_SECONDS = 1
-# How long past its time limit a job may run on before the process is killed: the limit itself is
-# a signal, which a call into C code doesn't hear.
-WATCHDOG_GRACE_SECONDS = 3
+# How often a worker shows that it lives and does its share of the housekeeping.
+ROUND_SECONDS = 1.0
 
 
 class RescanProcess(SimpleWorker):
@@ -54,6 +52,7 @@ class RescanProcess(SimpleWorker):
         *,
         stop: Stop,
         housekeeping: Housekeeping,
+        circuit_key: str,
         may_work: Callable[[], bool],
         after_job: Callable[[], object],
     ) -> None:
@@ -64,9 +63,14 @@ class RescanProcess(SimpleWorker):
         self.lane = queue
         self.runs = RescanRuns(queue)
         self.housekeeping = housekeeping
+        # `may_work` is asked while this key is there.
+        self.circuit_key = circuit_key
         self.may_work = may_work
         # Outside of the job's time limit: what it has to say must not make it fail.
         self.after_job = after_job
+        self.next_round = 0.0
+        self.idle = False
+        self.asked_again = False
 
     def _install_signal_handlers(self) -> None:
         """The process's own stop serves: asked for between jobs, it never loses a popped one."""
@@ -91,24 +95,56 @@ class RescanProcess(SimpleWorker):
     ) -> tuple[Job, Queue] | None:
         """The next job; None when a stop is asked for or, in burst mode, nothing is queued."""
         del max_idle_time
-        self.set_state(WorkerStatus.IDLE)
         while not self.stop.requested:
             try:
-                self.heartbeat()
-                self.register_again()
-                self.housekeeping.run()
-                if self.lane.connection.exists(self.lane.paused_key) or not self.may_work():
+                if time.monotonic() >= self.next_round:
+                    self.go_round()
+                if self.is_held_back():
+                    self.after_job()
                     if timeout is None:
                         return None
                     self.stop.wait(POP_SECONDS)
                     continue
-                return self.pop(None if timeout is None else POP_SECONDS)
+                return self.pop(None) or self.pop_idle(timeout)
             except DequeueTimeout:
                 continue
             except RedisError as error:
                 log.warning("queue not reachable", error=str(error))
                 self.stop.wait(POP_SECONDS)
+        self.after_job()
         return None
+
+    def go_round(self) -> None:
+        """What has to be done every ROUND_SECONDS, however many jobs there are."""
+        self.heartbeat()
+        self.register_again()
+        self.housekeeping.run()
+        self.after_job()
+        self.next_round = time.monotonic() + ROUND_SECONDS
+
+    def is_held_back(self) -> bool:
+        """Whether the queue is paused, or the scanner can't be asked. One command when neither."""
+        if not self.lane.connection.exists(self.lane.paused_key, self.circuit_key):
+            return False
+        return bool(self.lane.connection.exists(self.lane.paused_key)) or not self.may_work()
+
+    def pop_idle(self, timeout: int | None) -> tuple[Job, Queue] | None:
+        """Nothing is queued: what can wait is done now, then the next job is waited for."""
+        self.after_job()
+        self.housekeeping.run()
+        if not self.idle:
+            self.set_state(WorkerStatus.IDLE)
+            self.idle = True
+        return self.pop(None if timeout is None else POP_SECONDS)
+
+    def heartbeat(self, timeout: int | None = None, pipeline: Pipeline | None = None) -> None:
+        """RQ's, in one round trip, and no more often than `go_round` and `beat` do."""
+        if pipeline is not None:
+            super().heartbeat(timeout, pipeline)
+        elif timeout is not None or time.monotonic() >= self.next_round:
+            with self.connection.pipeline(transaction=False) as one_trip:
+                super().heartbeat(timeout, one_trip)
+                one_trip.execute()
 
     def register_again(self) -> None:
         """A Redis that lost everything has forgotten this worker, which shows in the counts."""
@@ -154,12 +190,12 @@ class RescanProcess(SimpleWorker):
         job.timeout = self.housekeeping.timeout  # not what somebody wrote to Redis
         execution = self.prepare_execution(job)
         reach(FaultPoint.JOB_REGISTERED)
-        with self.beating(execution):
+        self.asked_again = True  # unless its end says otherwise
+        with watched(self.runs, execution, self.housekeeping.timeout, self.show_life):
             self.perform_job(job, queue, execution)
         reach(FaultPoint.JOB_ENDED)
-        self.after_job()
-        self.set_state(WorkerStatus.IDLE)
-        self.housekeeping.enqueue_once_more(job.id)
+        if self.asked_again:
+            self.housekeeping.enqueue_once_more(job.id)
 
     def refuse(self, job_id: str | None, refusal: str) -> None:
         """Puts a job of another kind among the failed ones, with the reason, without running it.
@@ -181,51 +217,23 @@ class RescanProcess(SimpleWorker):
             pipeline.lrem(self.lane.intermediate_queue_key, 1, job_id)
             pipeline.execute()
 
-    def get_heartbeat_ttl(self, job: Job, working_time: float = 0.0) -> int:
-        del job, working_time
-        return HEARTBEAT_LIFE_SECONDS
-
     def prepare_execution(self, job: Job) -> Execution:
-        """Registers the run as RQ does, and its heartbeat by the server's clock, in one step."""
-        with self.connection.pipeline() as pipeline:
-            execution = Execution.create(
-                job, HEARTBEAT_LIFE_SECONDS, pipeline=pipeline, worker_name=self.name
-            )
-            self.runs.beat(execution, pipeline=pipeline)
-            self.set_state(WorkerStatus.BUSY, pipeline=pipeline)
-            pipeline.execute()
+        execution = self.runs.start(job, self.name)
         self.executions[execution.id] = execution
+        self.idle = False
         return execution
 
-    @contextmanager
-    def beating(self, execution: Execution) -> Iterator[None]:
-        """Beats the run's heart every HEARTBEAT_SECONDS, and watches its time limit."""
-        ended = threading.Event()
-        heart = threading.Thread(
-            target=self.beat, args=(execution, ended), name="heartbeat", daemon=True
-        )
-        heart.start()
-        try:
-            yield
-        finally:
-            ended.set()
-            heart.join()
+    def prepare_job_execution(self, job: Job, remove_from_intermediate_queue: bool = False) -> None:
+        """`RescanRuns.start` has said all of it to Redis already."""
+        del remove_from_intermediate_queue
+        job.started_at = now()
 
-    def beat(self, execution: Execution, ended: threading.Event) -> None:
-        limit = self.housekeeping.timeout + WATCHDOG_GRACE_SECONDS
-        end = time.monotonic() + limit
-        while not ended.wait(max(0.0, min(HEARTBEAT_SECONDS, end - time.monotonic()))):
-            try:
-                if time.monotonic() >= end:
-                    self.runs.let_go(execution)
-                else:
-                    self.runs.beat(execution)
-                    self.heartbeat(self.job_monitoring_interval + 60)
-            except RedisError as error:
-                log.warning("heartbeat missed", job=execution.job_id, error=str(error))
-            if time.monotonic() >= end:
-                log.error("job hangs, worker ends itself", job=execution.job_id, seconds=limit)
-                os.kill(os.getpid(), signal.SIGKILL)
+    def handle_execution_ended(self, job: Job, queue: Queue, heartbeat_ttl: int) -> None:
+        del queue, heartbeat_ttl
+        job.ended_at = now()
+
+    def show_life(self) -> None:
+        self.heartbeat(self.job_monitoring_interval + 60)
 
     def owns(self, execution: Execution) -> bool:
         """Whether nobody took this worker for dead and gave its job to another."""
@@ -245,8 +253,27 @@ class RescanProcess(SimpleWorker):
         started_job_registry: StartedJobRegistry,
         execution: Execution,
     ) -> None:
-        if self.owns(execution):
-            super().handle_job_success(job, queue, started_job_registry, execution)
+        """In one step; RQ's own looks for dependent jobs and writes the whole job again."""
+        del queue, started_job_registry
+        assert job.started_at is not None
+        assert job.ended_at is not None
+        result = Result(
+            job.id,
+            Result.Type.SUCCESSFUL,
+            self.connection,
+            return_value=job.returned if isinstance(job, RescanJob) else None,
+            worker_name=self.name,
+            serializer=self.serializer,
+            execution_id=execution.id,
+            execution_started_at=job.started_at,
+            execution_ended_at=job.ended_at,
+        )
+        end = self.runs.end(execution, result, (job.ended_at - job.started_at).total_seconds())
+        self.asked_again = end is RunEnd.ASKED_AGAIN
+        if end is RunEnd.GIVEN_AWAY:
+            self.forget(execution)
+        else:
+            self.executions.pop(execution.id, None)
 
     def handle_job_retry(
         self,

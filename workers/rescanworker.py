@@ -28,7 +28,7 @@ from data.settings import WorkerType
 from queues.blobwork import ask_for_lost_blobs
 from queues.housekeeping import Housekeeping
 from queues.rescanqueue import job_id_of
-from queues.scannergate import PROBE_SECONDS, RedisScannerGate
+from queues.scannergate import PROBE_SECONDS, RedisScannerGate, circuit_key_of
 from workers.failures import Action, decide, wait_before_retry
 from workers.process import Process, run_worker
 from workers.reporter import Reporter
@@ -171,6 +171,7 @@ def prepare(process: Process, *, backfill: bool) -> RescanProcess:
         queue,
         stop=process.stop,
         housekeeping=Housekeeping(queue, settings.rescan.job_timeout, record_poison),
+        circuit_key=circuit_key_of(settings.rescan.queue_name),
         may_work=lambda: scanner_may_work(indexer),
         after_job=reporter.tell,
     )

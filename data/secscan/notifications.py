@@ -15,6 +15,7 @@ from data.database import fetch_rows
 from data.manifest_records import ManifestRecord
 from data.models import ExternalNotificationEvent, RepositoryNotification, Tag
 from data.secscan.reports import Severity, Vulnerability, VulnerabilityReport
+from data.statements import Statement
 
 EVENT = "vulnerability_found"
 # Quay names a manifest by its tags, up to this many.
@@ -40,7 +41,11 @@ class Notification:
 
 def find_wishes(repository_id: int) -> list[str]:
     """The uuids of the repository's notifications of this event. One statement."""
-    query = (
+    return [str(row[0]) for row in WISHES.rows(repository_id)]
+
+
+WISHES = Statement(
+    lambda repository_id: (
         RepositoryNotification.select(RepositoryNotification.uuid)
         .join(
             ExternalNotificationEvent,
@@ -51,7 +56,7 @@ def find_wishes(repository_id: int) -> list[str]:
             & (ExternalNotificationEvent.name == EVENT)
         )
     )
-    return [str(row[0]) for row in fetch_rows(query)]
+)
 
 
 def find_tags(manifest_id: int) -> list[str]:

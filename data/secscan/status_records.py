@@ -9,9 +9,10 @@ from __future__ import annotations
 import json
 from collections.abc import Callable
 from dataclasses import dataclass
+from datetime import datetime
 from typing import Any, TypeVar
 
-from peewee import IntegrityError
+from peewee import IntegrityError, ModelSelect
 
 from data.database import lock_rows, transaction
 from data.errors import DatabaseUnavailable, UnknownStatus
@@ -30,6 +31,7 @@ from data.secscan.status import (
     read_claim,
     read_metadata,
 )
+from data.statements import Statement
 
 T = TypeVar("T")
 
@@ -190,9 +192,41 @@ def delete_unless_claimed(manifest_id: int, reason: Reason) -> bool:
 
 def load_row(manifest_id: int, *, lock: bool = False) -> StatusRow | None:
     """The row of the manifest; with `lock`, nobody else changes it until the transaction ends."""
-    query = ManifestSecurityStatus.select().where(ManifestSecurityStatus.manifest_id == manifest_id)
-    record = (lock_rows(query) if lock else query).first()
-    return None if record is None else read_row(record)
+    rows = (LOCKED_ROW if lock else ROW).rows(manifest_id)
+    if not rows:
+        return None
+    row_id, status, last_indexed, indexer_hash, error_json, metadata_json = rows[0]
+    return read_row(
+        ManifestSecurityStatus(
+            id=row_id,
+            manifest_id=manifest_id,
+            index_status=status,
+            last_indexed=as_time(last_indexed),
+            indexer_hash=indexer_hash,
+            error_json=error_json,
+            metadata_json=metadata_json,
+        )
+    )
+
+
+def as_time(value: datetime | str) -> datetime:
+    """SQLite has no type for times: its driver reads them as text."""
+    return datetime.fromisoformat(value) if isinstance(value, str) else value
+
+
+def select_row(manifest_id: Any) -> ModelSelect[ManifestSecurityStatus]:
+    return ManifestSecurityStatus.select(
+        ManifestSecurityStatus.id,
+        ManifestSecurityStatus.index_status,
+        ManifestSecurityStatus.last_indexed,
+        ManifestSecurityStatus.indexer_hash,
+        ManifestSecurityStatus.error_json,
+        ManifestSecurityStatus.metadata_json,
+    ).where(ManifestSecurityStatus.manifest_id == manifest_id)
+
+
+ROW = Statement(select_row)
+LOCKED_ROW = Statement(lambda manifest_id: lock_rows(select_row(manifest_id)))
 
 
 def read_row(record: ManifestSecurityStatus) -> StatusRow:
@@ -258,22 +292,44 @@ def insert_row(
     error: str = "",
     metadata: dict[str, Any] | None = None,
 ) -> None:
-    ManifestSecurityStatus.insert(
-        manifest_id=manifest_id,
-        repository_id=repository_id,
-        index_status=status,
-        error_json=json.dumps(error),
-        last_indexed=utcnow(),
-        indexer_hash=indexer_hash[:128],
-        indexer_version=INDEXER_VERSION,
-        metadata_json=json.dumps(metadata or {}),
-    ).execute()
+    INSERT_ROW.run(
+        manifest_id,
+        repository_id,
+        status.value,
+        json.dumps(error),
+        utcnow(),
+        indexer_hash[:128],
+        json.dumps(metadata or {}),
+    )
+
+
+INSERT_ROW = Statement(
+    lambda manifest_id, repository_id, status, error, now, indexer_hash, metadata: (
+        ManifestSecurityStatus.insert(
+            manifest_id=manifest_id,
+            repository_id=repository_id,
+            index_status=status,
+            error_json=error,
+            last_indexed=now,
+            indexer_hash=indexer_hash,
+            indexer_version=INDEXER_VERSION,
+            metadata_json=metadata,
+        )
+    )
+)
 
 
 def delete_row(row: StatusRow | None) -> None:
     if row is not None:
-        delete = ManifestSecurityStatus.delete()  # type: ignore[misc]
-        delete.where(ManifestSecurityStatus.id == row.id).execute()
+        DELETE_ROW.run(row.id)
+
+
+def build_delete(row_id: Any) -> Any:
+    delete = ManifestSecurityStatus.delete()  # type: ignore[misc]
+    return delete.where(ManifestSecurityStatus.id == row_id)
+
+
+DELETE_ROW = Statement(build_delete)
 
 
 def write_once(manifest_id: int, work: Callable[[], T], gone: T, *, patience: float = 0.0) -> T:

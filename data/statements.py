@@ -1,0 +1,50 @@
+"""Queries whose SQL is built once, for those that run with every blob and every rescan.
+
+Building a query of four joins takes peewee 0.4 ms, running it takes PostgreSQL less. So a statement
+is written with peewee as any other, once an engine, and run from then on with other values.
+"""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+from peewee import Value
+
+from data.models import database_proxy
+
+
+@dataclass(frozen=True, slots=True)
+class Slot:
+    """Stands among the values of a built query for one that is given when it is run."""
+
+    position: int
+
+
+class Statement:
+    """A query by a function of its parameters; in it they are values and nothing else.
+
+    Values go to the driver as they are, and rows come as the driver reads them: it is for columns
+    that are numbers and texts.
+    """
+
+    def __init__(self, build: Callable[..., Any]) -> None:
+        self.build = build
+        count = len(inspect.signature(build).parameters)
+        self.parameters = [Value(Slot(n), converter=False) for n in range(count)]
+        self.built: dict[type, tuple[str, list[Any]]] = {}
+
+    def run(self, *values: Any) -> Any:
+        """The driver's cursor. Raises what `data.database` translates its errors to."""
+        database: Any = database_proxy.obj
+        if type(database) not in self.built:
+            self.built[type(database)] = self.build(*self.parameters).sql()
+        sql, slots = self.built[type(database)]
+        given = [values[each.position] if isinstance(each, Slot) else each for each in slots]
+        return database.execute_sql(sql, given)
+
+    def rows(self, *values: Any) -> list[tuple[Any, ...]]:
+        """All rows of a SELECT."""
+        return [tuple(row) for row in self.run(*values).fetchall()]
