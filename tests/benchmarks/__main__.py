@@ -26,6 +26,7 @@ from tests.benchmarks import (
     lanes,
     last_blob_to_index,
     start,
+    sweep,
 )
 from tests.benchmarks.growth import Growth
 from tests.benchmarks.largetables import MANIFESTS, build_large_tables
@@ -141,6 +142,7 @@ def measure_large(
     if only is None:
         last_blob_to_index.measure_large(site, growth, tables)
         start.measure_large(site, growth, tables)
+        sweep.measure_large(site, growth, tables)
 
 
 def print_table(figures: dict[str, Figures], console: Console) -> None:
@@ -155,13 +157,14 @@ def print_table(figures: dict[str, Figures], console: Console) -> None:
 
 
 def print_growth(growth: Growth, console: Console) -> None:
-    table = Table(title="The steepest step of each cost: 0 constant, 1 linear")
-    for column in ("what", "as this grows", "exponent"):
-        table.add_column(column, justify="right" if column == "exponent" else "left")
-    for curve in growth.points:
+    table = Table(title="How each cost grows; the steepest step: 0 constant, 1 linear")
+    for column in ("what", "least", "most", "step"):
+        table.add_column(column, justify="left" if column == "what" else "right")
+    for curve, points in growth.points.items():
         exponent = growth.steepest(curve)
         if exponent is not None:
-            table.add_row(curve.title, curve.axis, f"{exponent:.2f}")
+            ends = [f"{work:,}: {points[work]:,.1f} ms" for work in (min(points), max(points))]
+            table.add_row(f"{curve.title}, by {curve.axis}", *ends, f"{exponent:.2f}")
     console.print(table)
 
 

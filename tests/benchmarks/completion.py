@@ -15,8 +15,8 @@ from data.completion import find_manifests_completed_by
 from data.database import fetch_rows
 from data.models import ImageStorage, ImageStoragePlacement, ManifestBlob, database_proxy
 from tests.benchmarks.growth import Curve, Growth
-from tests.benchmarks.largetables import LargeTables
-from tests.benchmarks.site import Site
+from tests.benchmarks.largetables import LargeTables, loading
+from tests.benchmarks.site import Site, sha256
 
 BLOBS = 10
 SHARING = 1000
@@ -58,15 +58,17 @@ def measure_large(tables: LargeTables, growth: Growth) -> dict[str, float | None
 
 
 def fill(site: Site, manifests: int, blobs: int) -> str:
-    """Manifests of so many placed blobs each (config and layers), one of which they all share."""
-    shared = site.new_layer()
-    others = [site.new_layer() for _ in range(blobs - 2)]
-    with database_proxy.atomic():
-        for _ in range(manifests):
-            site.write_image([*others, shared])
-        for digest in (*others, shared):
-            site.place(digest)
-    return shared
+    """So many manifests of the same placed blobs; the digest of one of these."""
+    name = f"blob of {next(site.numbers)}"
+    with loading(site) as loader:
+        first = loader.next_id("manifest")
+        last = first + manifests - 1
+        blob = loader.insert_blobs(blobs, f"'{name} ' || i")
+        loader.insert_manifests(first, last, first)
+        for number in range(blobs):
+            loader.link_blob(first, last, str(blob + number))
+        loader.set_sequences()
+    return sha256(f"{name} 0")
 
 
 def timed(check: Callable[[], object], rounds: int) -> float:

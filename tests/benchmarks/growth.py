@@ -23,6 +23,7 @@ class Curve(Enum):
     SMALL_BLOBS = ("small_blobs", "Placing small blobs", "blobs", "ms")
     LANES = ("lanes", "A new pull behind a backfill", "backfill jobs queued", "ms")
     REPOSITORIES = ("repositories", "One digest in many repositories", "repositories", "ms")
+    SWEEP = ("sweep", "A sweep, 100 manifests stuck", "manifests in the tables", "ms")
     START = ("start", "A worker's start", "manifests in the tables", "ms")
 
     def __init__(self, file: str, title: str, axis: str, unit: str) -> None:

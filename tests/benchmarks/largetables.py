@@ -45,9 +45,7 @@ def build_large_tables(
     site: Site, *, manifests: int = MANIFESTS, waiting: int = WAITING
 ) -> LargeTables:
     """Fills the tables; a minute or two for a million manifests."""
-    uri = site.settings.database.uri.get_secret_value()
-    with psycopg.connect(uri, autocommit=True) as connection:
-        loader = Loader(connection, create_repository(ORGANIZATION, REPOSITORY))
+    with loading(site) as loader:
         first = loader.next_id("manifest")
         last, waiting_ids = first + manifests - 1, range(first, first + waiting)
         with loader.without_indexes_and_triggers():
@@ -70,6 +68,21 @@ def build_large_tables(
     for number in waiting_ids:
         site.store(sha256(f"own {number}"))
     return LargeTables(manifests, waiting_ids, shared)
+
+
+@contextmanager
+def loading(site: Site) -> Iterator[Loader]:
+    uri = site.settings.database.uri.get_secret_value()
+    with psycopg.connect(uri, autocommit=True) as connection:
+        yield Loader(connection, create_repository(ORGANIZATION, REPOSITORY))
+
+
+def complete_all_but(site: Site, stuck: range) -> None:
+    """Every manifest is COMPLETED then, but for these, which have no row."""
+    with loading(site) as loader:
+        loader.insert_completed(1, loader.next_id("manifest") - 1)
+        chosen = f"manifest_id BETWEEN {stuck.start} AND {stuck.stop - 1}"
+        loader.run(f"DELETE FROM manifestsecuritystatus WHERE {chosen}")
 
 
 def digest_sql(name: str) -> str:
@@ -130,7 +143,7 @@ class Loader:
             "INSERT INTO manifestsecuritystatus (manifest_id, repository_id, index_status, "
             "error_json, last_indexed, indexer_hash, indexer_version, metadata_json) "
             f"SELECT i, {self.repository_id}, 2, '\"\"', now(), 'benchmark', 4, '{{}}' "
-            f"FROM generate_series({first}, {last}) s(i)"
+            f"FROM generate_series({first}, {last}) s(i) ON CONFLICT DO NOTHING"
         )
 
     def set_sequences(self) -> None:

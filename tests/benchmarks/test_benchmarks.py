@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from data.completion import find_manifests_completed_by
-from tests.benchmarks import completion, enqueue, jobs, lanes, last_blob_to_index, start
+from tests.benchmarks import completion, enqueue, jobs, lanes, last_blob_to_index, start, sweep
 from tests.benchmarks.__main__ import GOALS
 from tests.benchmarks.growth import Curve, Growth
 from tests.benchmarks.largetables import LargeTables, build_large_tables
@@ -85,6 +85,11 @@ def test_lanes(
     assert figures.keys() == GOALS["lanes"].keys()
     assert (figures["p99_ms_behind_100k"] or 0) > 0
     assert (figures["index_calls_for_1000_repositories"] or 0) >= 1
+
+
+def test_sweep(site: Site, tables: LargeTables, growth: Growth) -> None:
+    sweep.measure_large(site, growth, tables)
+    assert growth.points[Curve.SWEEP].keys() == {tables.manifests}
 
 
 def test_start(site: Site, growth: Growth) -> None:
