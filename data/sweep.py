@@ -19,7 +19,7 @@ from peewee import JOIN, Case, ModelSelect, fn
 from data.completion import (
     SharingManifest,
     group_by_manifest,
-    layers_are_placed,
+    keep_complete,
     select_candidates,
 )
 from data.database import fetch_rows
@@ -130,7 +130,7 @@ def find_complete(manifest_ids: Sequence[int]) -> list[SharingManifest]:
         return []
     counts = count_missing_blobs(manifest_ids).alias("counts")
     rows = select_candidates(counts, Manifest.manifest_bytes).tuples().iterator()
-    return [each for each in group_by_manifest(rows) if layers_are_placed(each)]
+    return keep_complete(group_by_manifest(rows))
 
 
 def count_missing_blobs(manifest_ids: Sequence[int]) -> ModelSelect[ManifestBlob]:

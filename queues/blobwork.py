@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from data.blob_records import find_blobs_of_manifest
+from data.completion import CompletedManifest
 from data.digests import parse_digest
 from data.errors import DataError
 from data.manifest_records import load_manifest
@@ -82,6 +83,23 @@ def ask_for_lost_blobs(queue: WorkQueue, storage: Storage, manifest_id: int) -> 
         if not queue.has_live_item(work.path()):
             put_blob_work(queue, work, available_after=0)
     return lost
+
+
+def ask_for_config(
+    queue: WorkQueue, completed: CompletedManifest, *, available_after: float = 0
+) -> bool:
+    """Queues the config blob that the manifest lacks, unless an item for it is there already."""
+    if completed.missing_config is None:
+        return False
+    work = BlobWork(
+        digest=completed.missing_config,
+        repository_id=completed.repository_id,
+        namespace=completed.namespace,
+    )
+    if queue.has_item(work.path()):
+        return False
+    put_blob_work(queue, work, available_after=available_after)
+    return True
 
 
 def put_blob_work(queue: WorkQueue, work: BlobWork, *, available_after: float) -> None:

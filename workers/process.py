@@ -149,15 +149,21 @@ def run_worker(
 
 
 def run_until_stopped(process: Process, work: Callable[[Process], None]) -> None:
-    """Calls `work` until it ends for good; after a SIGHUP again, with the settings read anew."""
+    """Calls `work` until it ends for good; after a SIGHUP again, with the settings read anew.
+
+    Settings that can't be read, or that `work` can't begin with, leave the old ones in place.
+    """
     work(process)
     while process.stop.take_reload():
+        before = process
         try:
             process = replace(process, settings=read_settings(process.config))
             log.info("configuration read again")
+            work(process)
         except SettingsError as error:
             log.error("configuration not taken up, the old one stays", error=str(error))
-        work(process)
+            process = before
+            work(process)
 
 
 def work_or_idle(process: Process, worker: WorkerType, work: Callable[[Process], None]) -> None:

@@ -29,7 +29,7 @@ from data.proxycache import DEFAULT_KEEP_SECONDS, ProxiedRepository, load_proxie
 from data.secscan.status import Reason
 from data.settings import Settings, WorkerType
 from data.upstream import Upstream, UpstreamClient
-from queues.blobwork import BlobWork, read_blob_work
+from queues.blobwork import BlobWork, ask_for_config, read_blob_work
 from queues.errors import QueueError
 from queues.rescanqueue import Enqueued, RescanQueue
 from queues.workqueue import MAX_RETRIES, WorkItem, WorkQueue
@@ -122,12 +122,14 @@ class BlobWorker:
         repository = load_proxied_repository(work.repository_id, plain_secret_key(self.settings))
         if repository is not None:
             self.place(work.digest, repository)
-        for completed in find_manifests_completed_by(work.digest):
+        complete = find_manifests_completed_by(work.digest)
+        for completed in complete:
             reach(FaultPoint.COMPLETION_FOUND)
             self.enqueue(completed)
             reach(FaultPoint.RESCAN_ENQUEUED)
-            if completed.missing_config is not None:
-                self.place_config(completed)
+        # Only now: no rescan waits for the config of another manifest, however slowly it comes.
+        for completed in complete:
+            self.place_config(completed)
 
     def place(self, digest: str, repository: ProxiedRepository) -> None:
         """Fetches the blob unless it is placed and its bytes are there."""
@@ -152,16 +154,18 @@ class BlobWorker:
         self.reporter.blob_placed(repository.namespace, size)
 
     def place_config(self, completed: CompletedManifest) -> None:
-        """Fetches the config blob, which Quay never queues and needs when it indexes again.
+        """Fetches a missing config blob, which Quay never queues and needs when it indexes again.
 
         Clair doesn't need it, so the rescan is on its way already, and a failure here is no reason
-        to do the item again: the sweep asks for the config once more.
+        to do the item again: the config gets an item, and so the retries, of its own.
         """
+        if completed.missing_config is None:
+            return
         try:
             repository = load_proxied_repository(
                 completed.repository_id, plain_secret_key(self.settings)
             )
-            if repository is not None and completed.missing_config is not None:
+            if repository is not None:
                 self.place(completed.missing_config, repository)
         except DataError as error:
             log.warning(
@@ -173,6 +177,7 @@ class BlobWorker:
             self.reporter.blob_failed(
                 f"config of manifest {completed.manifest_id}", str(error), given_up=False
             )
+            ask_for_config(self.items, completed, available_after=decide(error).seconds)
 
     def enqueue(self, completed: CompletedManifest) -> None:
         enqueued = self.rescans.enqueue_rescan(

@@ -24,7 +24,7 @@ from data.secscan.indexer import Indexer
 from data.secscan.poison import record_poison
 from data.secscan.rescan import Outcome, RescanRequest, RescanResult
 from data.secscan.status import Reason
-from data.settings import WorkerType
+from data.settings import Settings, WorkerType
 from queues.blobwork import ask_for_lost_blobs
 from queues.housekeeping import Housekeeping
 from queues.rescanqueue import job_id_of
@@ -38,9 +38,11 @@ from workers.wiring import (
     build_blob_queue,
     build_database,
     build_indexer,
+    build_layer_links,
     build_queue,
     build_redis,
     build_reporter,
+    build_scanner,
     build_storage,
     pushing_metrics,
 )
@@ -183,6 +185,15 @@ def scanner_may_work(indexer: Indexer) -> bool:
     return gate.may_work(lambda: indexer.scanner.index_state(timeout=PROBE_SECONDS))
 
 
+def check_settings(settings: Settings) -> None:
+    """Raises the `SettingsError` that each child would meet: here it is said once, and ends us.
+
+    Nothing is asked of a server, so nothing is open when the children are forked.
+    """
+    build_scanner(settings)
+    build_layer_links(settings, build_storage(settings))
+
+
 def work_on_lane(process: Process, *, backfill: bool) -> None:
     worker = prepare(process, backfill=backfill)
     assert _rescanner is not None
@@ -194,6 +205,7 @@ def work_on_lane(process: Process, *, backfill: bool) -> None:
 
 def work(process: Process) -> None:
     """In burst mode one lane after the other, here; else a child for each rescan at a time."""
+    check_settings(process.settings)
     if process.burst:
         work_on_lane(process, backfill=False)
         work_on_lane(process, backfill=True)

@@ -20,7 +20,9 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import structlog
+from redis.exceptions import RedisError
 
+from data.errors import DataError
 from workers.process import EXIT_FAILED, EXIT_WRONG_USE, ChildFailed, Process
 
 log = structlog.get_logger()
@@ -92,6 +94,9 @@ def run_child(child: Child, process: Process, parent: int) -> int:
     process.stop.listen()
     try:
         child.work(process, **child.arguments)
+    except (DataError, RedisError) as error:
+        log.error("child failed", child=child.name, error=str(error))
+        return 1
     except Exception:
         log.exception("child failed", child=child.name)
         return 1

@@ -36,7 +36,7 @@ from data.sweep import (
     load_claims,
     next_page,
 )
-from queues.blobwork import BlobWork, put_blob_work, read_blob_work
+from queues.blobwork import ask_for_config, read_blob_work
 from queues.errors import InvalidWork
 from queues.rescanqueue import Enqueued, RescanQueue, job_id_of
 from queues.unscannable import Unscannable
@@ -140,7 +140,7 @@ class Sweeper:
             stuck=len(wanted),
             enqueued=counts[Enqueued.QUEUED],
             unscannable=len(others),
-            configs_asked_for=sum(self.ask_for_config(each) for each in wanted),
+            configs_asked_for=sum(ask_for_config(self.items, each.completed) for each in wanted),
         )
 
     def without_live_claims(self, claims: list[ClaimedRow]) -> list[int]:
@@ -155,21 +155,6 @@ class Sweeper:
             for claim, status in zip(claims, statuses, strict=True)
             if is_dead(claim, now, job_lives=status in LIVE_JOB)
         ]
-
-    def ask_for_config(self, complete: SharingManifest) -> bool:
-        """Queues the config blob that is missing alone, unless an item for it is there."""
-        completed = complete.completed
-        if completed.missing_config is None:
-            return False
-        work = BlobWork(
-            digest=completed.missing_config,
-            repository_id=completed.repository_id,
-            namespace=completed.namespace,
-        )
-        if self.items.has_item(work.path()):
-            return False
-        put_blob_work(self.items, work, available_after=0)
-        return True
 
     def renew_exhausted_items(self) -> Iterator[Swept]:
         """One more try for blobs that are still missing, at most once an hour."""

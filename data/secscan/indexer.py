@@ -24,6 +24,7 @@ from data.errors import (
     ScannerFetchFailed,
     ScannerRejectedManifest,
     ScannerUnavailable,
+    UnknownStatus,
 )
 from data.faultpoints import FaultPoint, reach
 from data.manifest_records import ManifestRecord, find_manifests_by_digest, load_manifest
@@ -54,6 +55,7 @@ from data.secscan.status_records import (
     release_claim,
     reset_and_claim,
 )
+from data.sweep import find_complete
 
 log = structlog.get_logger()
 
@@ -104,13 +106,10 @@ class Indexer:
             if reason is Reason.CYCLE:
                 record_unsupported(record.manifest_id, record.repository_id)
             return None, replace(nothing, error=manifest.unscannable.value)
-        if reason in {Reason.EVENT, Reason.SWEEP}:
-            policy = self.decide_policy(record)
-            if policy is not Policy.IMMEDIATE:
-                left = leave_to_policy(record, policy, reason)
-                if left.reset:
-                    self.observer.reset(record)
-                return None, left
+        policy = self.policy_for(record, reason)
+        if policy is Policy.OFF:
+            off = "RESCAN_POLICY is off for this repository"
+            return None, describe(record, Outcome.POLICY_OFF, off)
         placed = placed_digests(find_blobs_of_manifest(record.manifest_id))
         missing = [each for each in manifest.required_layer_digests if each not in placed]
         if missing:
@@ -118,7 +117,24 @@ class Indexer:
                 record, Outcome.INCOMPLETE, f"waiting for {len(missing)} of its layers"
             )
             return None, replace(waiting, missing=tuple(sorted(missing)))
+        # Quay's worker can't index without the config: then its cycle would only say -2 again.
+        if policy is Policy.CYCLE and manifest.config_digest in {None, *placed}:
+            return None, self.leave_to_cycle(record, reason)
         return manifest, nothing
+
+    def policy_for(self, record: ManifestRecord, reason: Reason) -> Policy:
+        """A person's request is carried out whatever the policy, and the cycle is Quay's own."""
+        if reason in {Reason.EVENT, Reason.SWEEP}:
+            return self.decide_policy(record)
+        return Policy.IMMEDIATE
+
+    def leave_to_cycle(self, record: ManifestRecord, reason: Reason) -> RescanResult:
+        """Deletes the row, so that the security worker's next pass indexes the manifest."""
+        reset = delete_unless_claimed(record.manifest_id, reason)
+        if reset:
+            self.observer.reset(record)
+        error = "RESCAN_POLICY is cycle for this repository: the security worker indexes it"
+        return replace(describe(record, Outcome.POLICY_OFF, error), reset=reset)
 
     def oversized(self, manifest: Manifest) -> Layer | None:
         if self.max_layer_size is None:
@@ -211,19 +227,30 @@ class Indexer:
     ) -> None:
         """Records the report for the same manifest in other proxied repositories.
 
-        The digest is the content, so Clair's word on one is its word on all of them.
+        The digest is the content, so Clair's word on one is its word on all of them. Each is held
+        to what would be asked of a rescan of its own: its policy, its blobs, its row.
         """
-        for other in find_manifests_by_digest(record.digest):
-            if other.manifest_id == record.manifest_id or not other.proxied:
-                continue
-            if self.decide_policy(other) is not Policy.IMMEDIATE:
-                continue
+        others = {
+            each.manifest_id: each
+            for each in find_manifests_by_digest(record.digest)
+            if each.manifest_id != record.manifest_id
+        }
+        for complete in find_complete(list(others)):  # of proxied organisations only
+            other = others[complete.completed.manifest_id]
+            if self.decide_policy(other) is Policy.IMMEDIATE:
+                self.complete_other(other, claim, report)
+
+    def complete_other(self, other: ManifestRecord, claim: Claim, report: IndexReport) -> None:
+        try:
             finish = record_success(
                 other.manifest_id, other.repository_id, claim, report.indexer_state
             )
-            if outcome_of_finish(finish, Outcome.COMPLETED) is Outcome.COMPLETED:
-                log.info("completed with the same digest", **context(other), job=claim.job)
-                self.on_first_index(other)
+        except UnknownStatus as error:
+            log.warning("left alone", **context(other), job=claim.job, error=str(error))
+            return
+        if outcome_of_finish(finish, Outcome.COMPLETED) is Outcome.COMPLETED:
+            log.info("completed with the same digest", **context(other), job=claim.job)
+            self.on_first_index(other)
 
     def fail(
         self, record: ManifestRecord, claim: Claim, error: str, indexer_hash: str, *, final: bool
@@ -252,16 +279,6 @@ class Indexer:
         finish = refresh_completed(record.manifest_id, report.indexer_state)
         outcome = outcome_of_finish(finish, Outcome.COMPLETED)
         return replace(describe(record, outcome), indexer_hash=report.indexer_state)
-
-
-def leave_to_policy(record: ManifestRecord, policy: Policy, reason: Reason) -> RescanResult:
-    """Off: nothing. Cycle: the row is deleted, so that the security worker's next pass indexes."""
-    left = describe(record, Outcome.POLICY_OFF)
-    if policy is Policy.OFF:
-        return replace(left, error="RESCAN_POLICY is off for this repository")
-    reset = delete_unless_claimed(record.manifest_id, reason)
-    error = "RESCAN_POLICY is cycle for this repository: the security worker indexes it"
-    return replace(left, reset=reset, error=error)
 
 
 @contextmanager

@@ -55,6 +55,11 @@ if (status == "started" and is_running()) or (status == "queued" and is_popped()
   return 3
 end
 
+-- Whoever asked while the job ran is served by its next run, if that may reset as much as they asked.
+local function serve_those_who_asked()
+  if math.max(rank, known_rank) >= asked then redis.call("HDEL", KEYS[3], id) end
+end
+
 -- A job that waits in the main lane stays there, whoever asks again.
 local promoted = lane == main and origin ~= main
 local function write_wish()
@@ -70,16 +75,21 @@ if status == "queued" and is_in_list() then
     -- The id stays in the other lane's list; whoever pops it there sees whose it is, and drops it.
     if front or promoted then push(target) end
   end
+  serve_those_who_asked()
   return 2
 end
 
 if status == "scheduled" and redis.call("ZSCORE", "rq:scheduled:" .. origin, id) then
   -- Whoever may reset more than the waiting job doesn't wait with it: what it saw is newer.
-  if not (front or promoted or rank > known_rank) then return 2 end
+  if not (front or promoted or rank > known_rank) then
+    serve_those_who_asked()
+    return 2
+  end
   redis.call("ZREM", "rq:scheduled:" .. origin, id)
   if known_rank > rank then
     redis.call("HSET", KEYS[1], "status", "queued", "origin", lane)
     push(lane)
+    serve_those_who_asked()
     return 1
   end
 end
@@ -90,7 +100,10 @@ if status == "failed" and rank == 0 then
   local fields = redis.call("HMGET", KEYS[1], "deaths", "failure_ttl")
   local failed_at = forgotten_at and tonumber(forgotten_at) - (tonumber(fields[2]) or 0)
   local poison = (tonumber(fields[1]) or 0) >= 3
-  if poison or (failed_at and failed_at > tonumber(ARGV[6]) - 3600) then return 4 end
+  if poison or (failed_at and failed_at > tonumber(ARGV[6]) - 3600) then
+    if rank >= asked then redis.call("HDEL", KEYS[3], id) end -- it will ask again by itself
+    return 4
+  end
 end
 
 -- Whatever is left of an earlier job with this id has ended, and makes way.

@@ -131,6 +131,18 @@ def test_foreign_layers_count_as_placed() -> None:
     assert completed_by("own") == [windows]
 
 
+def test_a_foreign_layer_is_never_taken_for_the_config() -> None:
+    """Neither is placed; only the config can be fetched, and Quay needs it."""
+    image("windows", ["f1", "f2", "own"], foreign=["f1", "f2"])
+    place("own")
+    (completed,) = find_manifests_completed_by(digest_of("own"))
+    assert completed.missing_config == digest_of("windows-config")
+    image("nano", ["f1", "base"], foreign=["f1"])
+    place("base", "nano-config")
+    (completed,) = find_manifests_completed_by(digest_of("base"))
+    assert completed.missing_config is None
+
+
 def test_foreign_layers_do_not_hide_a_missing_one() -> None:
     image("windows", ["f1", "own", "late"], foreign=["f1"])
     place("own")

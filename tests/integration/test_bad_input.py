@@ -134,6 +134,20 @@ def test_job_for_a_manifest_that_is_gone(quay: Pipeline) -> None:
     assert ManifestSecurityStatus.select().count() == 0
 
 
+@pytest.mark.parametrize("reason", [Reason.EVENT, Reason.MANUAL, Reason.FORCED])
+def test_job_for_a_manifest_that_lacks_a_layer(quay: Pipeline, reason: Reason) -> None:
+    quay.publish(IMAGE)
+    pulled = quay.pull("proxy", IMAGE)
+    quay.security_worker_looks_too_early(pulled.manifest_id)
+    quay.run_blob_worker(items=2)
+    quay.queue.enqueue_rescan(pulled.manifest_id, reason, timeout=60)
+    quay.run_rescan_worker()
+    result = result_of(quay, pulled.manifest_id)
+    assert (result["outcome"], result["error"]) == ("incomplete", "waiting for 1 of its layers")
+    assert quay.status(pulled.manifest_id) is IndexStatus.MANIFEST_UNSUPPORTED
+    assert len(quay.scanner.requests) == 0
+
+
 def test_word_of_the_scanner_on_the_manifest_is_recorded(quay: Pipeline) -> None:
     manifest_id = complete(quay)
     quay.scanner.faults.add(scannerfaults.Failing(400, "bogus manifest"))

@@ -20,8 +20,9 @@ from data.secscan.status import IndexStatus
 from queues import bloblock
 from tests.integration.pipeline import Pipeline
 from tests.servers import wait_until
+from workers.demo import registryfaults
 from workers.demo.registrylogin import Access, Authentication
-from workers.demo.sampleimages import debian_image
+from workers.demo.sampleimages import debian_image, images_sharing_last_layer
 
 IMAGE = debian_image("library/app")
 
@@ -108,6 +109,25 @@ def test_organisation_that_is_no_proxy_any_more_still_completes(quay: Pipeline) 
     quay.run()
     assert quay.items() == []
     assert quay.status(pulled.manifest_id) is None, "its policy is none of ours any more"
+
+
+def test_no_rescan_waits_for_the_config_of_another_manifest(quay: Pipeline) -> None:
+    """One layer completes two manifests; the upstream takes its time over the config of one."""
+    first, second = images_sharing_last_layer("library/one", "library/other")
+    for image in (first, second):
+        quay.publish(image)
+        pulled = quay.pull("proxy", image)
+        for digest in image.layer_digests[:-1]:
+            quay.fetch_blob_in_request("proxy", image, digest)
+    held = registryfaults.Held()
+    quay.upstream.troubles.add(held, reference=first.config_digest)
+    worker = threading.Thread(target=quay.run_blob_worker)
+    worker.start()
+    assert held.arrived.wait(20)
+    queued = quay.queue.depth().queued
+    held.released.set()
+    worker.join(20)
+    assert queued == 2, f"manifest {pulled.manifest_id} waited"
 
 
 def test_ours_and_quays_blob_worker_share_the_queue(quay: Pipeline) -> None:

@@ -37,11 +37,14 @@ def test_partial_blob_download_does_not_reset_status(quay: Pipeline) -> None:
     quay.publish(image)
     pulled = quay.pull("proxy", image)
     quay.security_worker_looks_too_early(pulled.manifest_id)
+    assert image.config_digest is not None
+    quay.fetch_blob_in_request("proxy", image, image.config_digest)
     quay.run_blob_worker(items=2)
+    assert len(quay.items()) == 1, "one layer is missing, and nothing else"
+    assert quay.queue.depth().queued == 0
     quay.run_rescan_worker()
     assert quay.status(pulled.manifest_id) is IndexStatus.MANIFEST_UNSUPPORTED
     assert len(quay.scanner.requests) == 0
-    assert quay.queue.depth().queued == 0
 
 
 def test_proxy_cache_triggers_security_scan_after_blob_download(quay: Pipeline) -> None:

@@ -31,7 +31,7 @@ def test_manifest_only_client(quay: Pipeline) -> None:
     assert quay.is_placed(image.config_digest), "Quay needs the config when it indexes again"
 
 
-def test_config_that_cannot_be_had_is_no_obstacle(quay: Pipeline) -> None:
+def test_config_that_cannot_be_had_is_no_obstacle_and_is_tried_again(quay: Pipeline) -> None:
     image = debian_image("library/app")
     quay.publish(image)
     assert image.config_digest is not None
@@ -40,6 +40,13 @@ def test_config_that_cannot_be_had_is_no_obstacle(quay: Pipeline) -> None:
     quay.security_worker_looks_too_early(pulled.manifest_id)
     quay.run()
     assert quay.status(pulled.manifest_id) is IndexStatus.COMPLETED
+    (item,) = quay.items()
+    assert image.config_digest in item.queue_name
+    assert (item.retries_remaining, item.available_after > utcnow()) == (5, True)
+    quay.upstream.troubles.clear()
+    quay.make_items_available()
+    quay.run_blob_worker()
+    assert quay.is_placed(image.config_digest)
     assert quay.items() == []
 
 

@@ -88,6 +88,34 @@ def test_enqueue_that_meets_a_running_job_leads_to_one_more_look(queue: RescanQu
     assert queue.connection.hgetall(queue.again_key) == {b"rescan-7": b"3"}, "the strongest wish"
 
 
+@pytest.mark.parametrize("where", ["scheduled", "queued"])
+@pytest.mark.parametrize(
+    ("job", "asked", "again", "served"),
+    [
+        (Reason.EVENT, Reason.EVENT, Reason.EVENT, True),
+        (Reason.FORCED, Reason.EVENT, Reason.SWEEP, True),
+        (Reason.SWEEP, Reason.EVENT, Reason.EVENT, True),
+        (Reason.SWEEP, Reason.FORCED, Reason.SWEEP, False),
+        (Reason.EVENT, Reason.FORCED, Reason.EVENT, False),
+    ],
+)
+def test_wish_is_served_by_the_next_run_of_a_job_that_waits_again(
+    queue: RescanQueue, where: str, job: Reason, asked: Reason, again: Reason, served: bool
+) -> None:
+    """Its run ended in a wait, or its worker died: the next run comes after whoever asked."""
+    enqueue(queue, job)
+    start(queue)
+    assert enqueue(queue, asked) is Enqueued.RUNNING
+    queue.connection.delete("rq:wip:rescan")
+    queue.connection.hset(KEY, "status", where)
+    if where == "scheduled":
+        queue.connection.zadd("rq:scheduled:rescan", {"rescan-7": 9e9})
+    else:
+        queue.connection.rpush(queue.key, "rescan-7")
+    enqueue(queue, again)
+    assert queue.connection.hexists(queue.again_key, "rescan-7") is not served
+
+
 @pytest.mark.parametrize("status", ["failed", "finished", "canceled", "stopped", "deferred"])
 def test_job_that_has_ended_never_blocks_the_next(queue: RescanQueue, status: str) -> None:
     enqueue(queue)
@@ -169,7 +197,9 @@ def test_sweep_leaves_a_failure_alone_for_an_hour_and_poison_for_good(queue: Res
     queue.connection.hset(KEY, "status", "failed")
     now = queue.connection.time()[0]
     queue.connection.zadd("rq:failed:rescan", {"rescan-7": now + 7 * 86400})
+    queue.connection.hset(queue.again_key, "rescan-7", 0)
     assert enqueue(queue, Reason.SWEEP) is Enqueued.LEFT_ALONE
+    assert not queue.connection.exists(queue.again_key), "nor does it ask on every few seconds"
     queue.connection.zadd("rq:failed:rescan", {"rescan-7": now + 7 * 86400 - 3700})
     assert enqueue(queue, Reason.SWEEP) is Enqueued.QUEUED
     assert enqueue(queue, Reason.EVENT) is Enqueued.WAITING

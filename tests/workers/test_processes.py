@@ -18,6 +18,7 @@ from redis import Redis
 from tests import servers
 from tests.servers import wait_until
 
+NO_PATH = {"default": ["LocalStorage", {}]}
 WORKERS = ["proxycacheblobworker", "rescanworker", "securityworker", "sweepworker"]
 
 
@@ -110,6 +111,36 @@ def test_wrong_configuration_is_one_sentence_and_exit_2(
 
 
 @pytest.mark.parametrize(
+    ("worker", "change"),
+    [
+        ("proxycacheblobworker", {"DISTRIBUTED_STORAGE_CONFIG": NO_PATH}),
+        ("rescanworker", {"DISTRIBUTED_STORAGE_CONFIG": NO_PATH}),
+        ("rescanworker", {"SECURITY_SCANNER_V4_PSK": "***"}),
+        (
+            "rescanworker",
+            {
+                "INSTANCE_SERVICE_KEY_KID_LOCATION": "/nowhere/quay.kid",
+                "INSTANCE_SERVICE_KEY_LOCATION": __file__,
+            },
+        ),
+        ("securityworker", {"SECURITY_SCANNER_V4_PSK": "***"}),
+    ],
+)
+def test_value_that_cannot_be_used_is_one_sentence_and_exit_2(
+    worker: str,
+    change: dict[str, Any],
+    config: dict[str, Any],
+    write: Callable[[dict[str, Any]], Path],
+) -> None:
+    """Each by itself is well formed: what uses it can't."""
+    path = write(config | change)
+    done = subprocess.run(command(worker, path), timeout=30, capture_output=True, text=True)
+    assert done.returncode == 2, done.stderr
+    (line,) = done.stderr.splitlines()
+    assert next(iter(change)) in line
+
+
+@pytest.mark.parametrize(
     ("worker", "change", "reason"),
     [
         ("proxycacheblobworker", {"FEATURE_PROXY_CACHE": False}, "FEATURE_PROXY_CACHE"),
@@ -151,6 +182,13 @@ def test_changed_configuration_is_taken_up_on_sighup(
         write(config)
         process.send_signal(signal.SIGHUP)
         wait_until(says(log, "worker ready"), 20, "the right configuration is taken up")
+        write(config | {"DISTRIBUTED_STORAGE_CONFIG": NO_PATH})
+        process.send_signal(signal.SIGHUP)
+        wait_until(
+            lambda: log.read_text().count("worker ready") == 2,
+            20,
+            "it goes on with the old one, though the new one could be read",
+        )
         assert process.poll() is None
 
 
@@ -214,8 +252,7 @@ def test_small_site_runs_all_its_workers_with_one_command(
 def test_child_with_a_wrong_configuration_ends_the_parent(
     config: dict[str, Any], write: Callable[[dict[str, Any]], Path]
 ) -> None:
-    missing = {"location": ["LocalStorage", {}]}
-    path = write(config | {"RESCAN_WORKERS": ["blob"], "DISTRIBUTED_STORAGE_CONFIG": missing})
+    path = write(config | {"RESCAN_WORKERS": ["blob"], "DISTRIBUTED_STORAGE_CONFIG": NO_PATH})
     done = subprocess.run(command("", path), timeout=30, capture_output=True, text=True)
     assert done.returncode == 2
     assert "DISTRIBUTED_STORAGE_CONFIG" in done.stderr
