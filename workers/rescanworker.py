@@ -24,11 +24,12 @@ from data.secscan.indexer import Indexer
 from data.secscan.poison import record_poison
 from data.secscan.rescan import Outcome, RescanRequest, RescanResult
 from data.secscan.status import Reason
-from data.settings import WorkerType
+from data.settings import Settings, WorkerType
 from queues.blobwork import ask_for_lost_blobs
 from queues.housekeeping import Housekeeping
 from queues.rescanqueue import job_id_of
 from queues.scannergate import PROBE_SECONDS, RedisScannerGate
+from queues.wiring import build_layer_links, build_scanner
 from workers.failures import Action, decide, wait_before_retry
 from workers.process import Process, run_worker
 from workers.reporter import Reporter
@@ -192,12 +193,22 @@ def work_on_lane(process: Process, *, backfill: bool) -> None:
         worker.work(burst=process.burst, logging_level=None)
 
 
+def check_settings(settings: Settings) -> None:
+    """Raises `SettingsError` once, here, for what each child would stumble over.
+
+    Nothing is asked of a server, and what is built is let go: each child builds its own.
+    """
+    build_layer_links(settings, build_storage(settings))
+    build_scanner(settings)
+
+
 def work(process: Process) -> None:
     """In burst mode one lane after the other, here; else a child for each rescan at a time."""
     if process.burst:
         work_on_lane(process, backfill=False)
         work_on_lane(process, backfill=True)
         return
+    check_settings(process.settings)
     events = process.settings.rescan.maximum_concurrent_indexes
     children = [Child(f"rescan-{n}", work_on_lane, {"backfill": False}) for n in range(events)]
     children.append(Child("rescan-backfill", work_on_lane, {"backfill": True}))
