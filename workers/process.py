@@ -27,8 +27,8 @@ from workers.logs import set_up_logs
 
 log = structlog.get_logger()
 
-# An idle worker gives a sign of life this often.
-IDLE_LOOK_SECONDS = 30.0
+# A worker that waits or idles gives a sign of life this often.
+LONGEST_WAIT_SECONDS = 30.0
 
 EXIT_DONE = 0
 EXIT_FAILED = 1
@@ -79,9 +79,15 @@ class Stop:
         return self.event.is_set()
 
     def wait(self, seconds: float | None = None) -> bool:
-        """Waits so long, or until a stop is asked for; True when it was. Gives a sign of life."""
-        self.touch()
-        return self.event.wait(seconds)
+        """Waits so long, or until a stop is asked for; True when it was. Gives signs of life."""
+        end = None if seconds is None else time.monotonic() + seconds
+        while True:
+            self.touch()
+            left = LONGEST_WAIT_SECONDS if end is None else end - time.monotonic()
+            if self.event.wait(max(0.0, min(left, LONGEST_WAIT_SECONDS))):
+                return True
+            if end is not None and time.monotonic() >= end:
+                return False
 
     def touch(self) -> None:
         now = time.monotonic()
@@ -181,8 +187,8 @@ MODULES = {
 def idle(process: Process, reason: str) -> None:
     """Says why, once, and does nothing until it is stopped, as Quay's workers do."""
     log.warning("worker idles", reason=reason)
-    while not process.burst and not process.stop.wait(IDLE_LOOK_SECONDS):
-        pass
+    if not process.burst:
+        process.stop.wait()
 
 
 def idle_reason(settings: Settings, worker: WorkerType) -> str | None:
