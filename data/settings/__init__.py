@@ -58,6 +58,13 @@ __all__ = [
 ]
 
 CONFIG_FILE = Path("stack", "config.yaml")
+# The files among the options of libpq and, in its mapping `ssl` or with ssl_, of PyMySQL.
+CERTIFICATE_ARGS = frozenset(
+    {
+        *("sslrootcert", "sslcert", "sslkey", "sslcrl"),
+        *("ca", "cert", "key", "ssl_ca", "ssl_cert", "ssl_key"),
+    }
+)
 
 
 class Settings(BaseModel):
@@ -110,7 +117,7 @@ def build_settings(config: Mapping[str, Any], conf: Path) -> Settings:
     refuse_unknown_keys(config, frozenset(doc.key for doc in setting_docs()))
     scanner = read_group(ScannerSettings, config)
     return Settings(
-        database=read_group(DatabaseSettings, config),
+        database=read_group(DatabaseSettings, certificate_paths(config, conf)),
         storage=complete_storage(read_group(StorageSettings, config)),
         features=read_group(FeatureSettings, config),
         scanner=scanner,
@@ -148,6 +155,26 @@ def key_paths(config: Mapping[str, Any], conf: Path) -> dict[str, Any]:
         value = conf / file if config.get(key) is None else config[key]
         paths[key] = conf.parent / value if isinstance(value, str | Path) else value
     return paths
+
+
+def certificate_paths(config: Mapping[str, Any], conf: Path) -> dict[str, Any]:
+    """`config` with the certificates in DB_CONNECTION_ARGS made absolute.
+
+    Quay's configuration tool writes `conf/stack/database.pem`, relative to the directory from which
+    Quay runs. What isn't there is left as it is, and so is `system`, libpq's own authorities.
+    """
+    arguments = config.get("DB_CONNECTION_ARGS")
+    if not isinstance(arguments, Mapping):
+        return dict(config)
+
+    def absolute(name: str, value: Any) -> Any:
+        if isinstance(value, Mapping):
+            return {key: absolute(str(key), each) for key, each in value.items()}
+        if name in CERTIFICATE_ARGS and isinstance(value, str) and (conf.parent / value).is_file():
+            return str(conf.parent / value)
+        return value
+
+    return {**config, "DB_CONNECTION_ARGS": absolute("", arguments)}
 
 
 def complete_storage(storage: StorageSettings) -> StorageSettings:

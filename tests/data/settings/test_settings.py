@@ -51,6 +51,28 @@ def test_options_of_an_old_peewee_are_dropped(read: Read) -> None:
     assert read(DB_CONNECTION_ARGS=arguments).database.connection_args == {"sslmode": "verify-full"}
 
 
+def test_certificates_of_the_database_lie_where_quay_finds_them(tmp_path: Path) -> None:
+    """Relative to the directory from which Quay runs, the one above its conf."""
+    stack = tmp_path / "conf" / "stack"
+    stack.mkdir(parents=True)
+    (stack / "database.pem").touch()
+    arguments = {
+        "sslmode": "verify-full",
+        "sslrootcert": "conf/stack/database.pem",
+        "sslcert": "conf/stack/none.pem",
+        "ssl": {"ca": "conf/stack/database.pem", "check_hostname": True},
+    }
+    write_config(stack, {**MINIMUM, "DB_CONNECTION_ARGS": arguments})
+    settings = read_settings(environ={"QUAYCONF": str(tmp_path / "conf")})
+    certificate = str(stack / "database.pem")
+    assert settings.database.connection_args == {
+        "sslmode": "verify-full",
+        "sslrootcert": certificate,
+        "sslcert": "conf/stack/none.pem",
+        "ssl": {"ca": certificate, "check_hostname": True},
+    }
+
+
 @pytest.mark.parametrize(
     "uri",
     [
