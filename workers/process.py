@@ -9,6 +9,7 @@ finish what is in hand, read the configuration again and go on; one that is wron
 from __future__ import annotations
 
 import argparse
+import os
 import signal
 import sys
 import threading
@@ -20,8 +21,9 @@ from types import FrameType
 
 import structlog
 
+from data.authorities import trust_extra_authorities
 from data.errors import SettingsError
-from data.settings import RegistryState, Settings, WorkerType, read_settings
+from data.settings import RegistryState, Settings, WorkerType, conf_directory, read_settings
 from workers.liveness import TOUCH_SECONDS, alive_file
 from workers.logs import set_up_logs
 
@@ -135,6 +137,7 @@ def run_worker(
     stop = Stop(alive_file=alive_file(MODULES[worker]))
     stop.listen()
     try:
+        trust_extra_authorities(conf_directory(arguments.config, os.environ), os.environ)
         settings = read_settings(arguments.config)
         process = Process(
             worker=worker,

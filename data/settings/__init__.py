@@ -53,6 +53,7 @@ __all__ = [
     "Severity",
     "StorageSettings",
     "WorkerType",
+    "conf_directory",
     "read_settings",
     "setting_docs",
 ]
