@@ -29,7 +29,6 @@ from queues.blobwork import ask_for_lost_blobs
 from queues.housekeeping import Housekeeping
 from queues.rescanqueue import job_id_of
 from queues.scannergate import PROBE_SECONDS, RedisScannerGate
-from queues.wiring import build_layer_links, build_scanner
 from workers.failures import Action, decide, wait_before_retry
 from workers.process import Process, run_worker
 from workers.reporter import Reporter
@@ -39,9 +38,11 @@ from workers.wiring import (
     build_blob_queue,
     build_database,
     build_indexer,
+    build_layer_links,
     build_queue,
     build_redis,
     build_reporter,
+    build_scanner,
     build_storage,
     pushing_metrics,
 )
@@ -184,6 +185,15 @@ def scanner_may_work(indexer: Indexer) -> bool:
     return gate.may_work(lambda: indexer.scanner.index_state(timeout=PROBE_SECONDS))
 
 
+def check_settings(settings: Settings) -> None:
+    """Raises the `SettingsError` that each child would meet: here it is said once, and ends us.
+
+    Nothing is asked of a server, so nothing is open when the children are forked.
+    """
+    build_scanner(settings)
+    build_layer_links(settings, build_storage(settings))
+
+
 def work_on_lane(process: Process, *, backfill: bool) -> None:
     worker = prepare(process, backfill=backfill)
     assert _rescanner is not None
@@ -193,22 +203,13 @@ def work_on_lane(process: Process, *, backfill: bool) -> None:
         worker.work(burst=process.burst, logging_level=None)
 
 
-def check_settings(settings: Settings) -> None:
-    """Raises `SettingsError` once, here, for what each child would stumble over.
-
-    Nothing is asked of a server, and what is built is let go: each child builds its own.
-    """
-    build_layer_links(settings, build_storage(settings))
-    build_scanner(settings)
-
-
 def work(process: Process) -> None:
     """In burst mode one lane after the other, here; else a child for each rescan at a time."""
+    check_settings(process.settings)
     if process.burst:
         work_on_lane(process, backfill=False)
         work_on_lane(process, backfill=True)
         return
-    check_settings(process.settings)
     events = process.settings.rescan.maximum_concurrent_indexes
     children = [Child(f"rescan-{n}", work_on_lane, {"backfill": False}) for n in range(events)]
     children.append(Child("rescan-backfill", work_on_lane, {"backfill": True}))

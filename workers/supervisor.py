@@ -21,7 +21,6 @@ from typing import Any
 
 import structlog
 
-from data.errors import SettingsError
 from workers.process import EXIT_FAILED, EXIT_WRONG_USE, ChildFailed, Process
 
 log = structlog.get_logger()
@@ -93,9 +92,6 @@ def run_child(child: Child, process: Process, parent: int) -> int:
     process.stop.listen()
     try:
         child.work(process, **child.arguments)
-    except SettingsError as error:
-        log.error("wrong configuration", child=child.name, error=str(error))
-        return EXIT_WRONG_USE
     except Exception:
         log.exception("child failed", child=child.name)
         return 1

@@ -109,19 +109,6 @@ def test_wrong_configuration_is_one_sentence_and_exit_2(
     assert "RESCAN_JOB_TIMEOUT" in line
 
 
-@pytest.mark.parametrize("worker", ["proxycacheblobworker", "rescanworker", "securityworker"])
-def test_storage_that_cannot_be_used_is_said_once_at_start(
-    worker: str, config: dict[str, Any], write: Callable[[dict[str, Any]], Path]
-) -> None:
-    swift = {"default": ["SwiftStorage", {"swift_container": "images"}]}
-    path = write(config | {"DISTRIBUTED_STORAGE_CONFIG": swift})
-    done = subprocess.run(command(worker, path), timeout=30, capture_output=True, text=True)
-    assert done.returncode == 2
-    (line,) = done.stderr.splitlines()
-    assert "DISTRIBUTED_STORAGE_CONFIG" in line
-    assert "SwiftStorage is not supported" in line
-
-
 @pytest.mark.parametrize(
     ("worker", "change", "reason"),
     [

@@ -11,7 +11,6 @@ from pathlib import Path
 
 import pytest
 
-from data.errors import SettingsError
 from data.settings import build_settings
 from tests.servers import wait_until
 from workers import supervisor
@@ -97,13 +96,9 @@ def test_wrong_configuration_is_not_tried_again(process: Process) -> None:
     def refuse(current: Process) -> None:
         os._exit(EXIT_WRONG_USE)
 
-    def object_to_a_setting(current: Process) -> None:
-        raise SettingsError("DB_URI", "is wrong")
-
-    for work in (refuse, object_to_a_setting):
-        with pytest.raises(ChildFailed) as failed:
-            supervise(process, [Child("child", work)])
-        assert failed.value.code == EXIT_WRONG_USE
+    with pytest.raises(ChildFailed) as failed:
+        supervise(process, [Child("child", refuse)])
+    assert failed.value.code == EXIT_WRONG_USE
 
 
 def test_waits_double_from_death_to_death_and_end_at_15_seconds() -> None:
