@@ -3,14 +3,9 @@
 from __future__ import annotations
 
 import threading
-from dataclasses import replace
 from datetime import timedelta
 
-import pytest
 from pydantic import SecretStr
-from redis import Redis
-from redis.backoff import NoBackoff
-from redis.retry import Retry
 from redis_lock import Lock
 
 from data.field_encryption import convert_secret_key, encrypt_field
@@ -24,7 +19,7 @@ from data.models import (
 from data.secscan.status import IndexStatus
 from queues import bloblock
 from tests.integration.pipeline import Pipeline
-from tests.servers import free_port, wait_until
+from tests.servers import wait_until
 from workers.demo.registrylogin import Access, Authentication
 from workers.demo.sampleimages import debian_image
 
@@ -53,38 +48,16 @@ def waiting(quay: Pipeline) -> bool:
     return any(client["cmd"] == "blpop" for client in clients)
 
 
-def use_lock(quay: Pipeline, connection: Redis | None) -> None:
-    placer = replace(quay.blob_worker.placer, lock=bloblock.RedisBlobLock(connection))
-    quay.blob_worker.placer = placer
-
-
-@pytest.mark.parametrize("why", ["cluster", "away", "held"])
-def test_without_the_lock_it_goes_on_as_quay_does(
-    quay: Pipeline, why: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """Quay's Redis is a cluster, or away, or somebody holds the lock for ever."""
-    digest = IMAGE.layer_digests[0]
-    redis = quay.queue.connection
-    if why == "held":
-        monkeypatch.setattr(bloblock, "WAIT_SECONDS", 1)
-        Lock(redis, f"BLOB_DELETE_{digest}").acquire()
-    away = Redis(port=free_port(), retry=Retry(NoBackoff(), 0))
-    use_lock(quay, {"cluster": None, "away": away, "held": redis}[why])
+def test_without_the_lock_it_goes_on_as_quay_does(quay: Pipeline) -> None:
+    quay.blob_worker.placer = type(quay.blob_worker.placer)(
+        storage=quay.blob_worker.placer.storage,
+        lock=bloblock.RedisBlobLock(None),
+        maximum_size=quay.blob_worker.placer.maximum_size,
+    )
     quay.publish(IMAGE)
     quay.pull("proxy", IMAGE)
     quay.run_blob_worker()
-    assert quay.is_placed(digest)
-
-
-def test_lock_of_a_worker_that_died_is_soon_anybodys(quay: Pipeline) -> None:
-    digest = IMAGE.layer_digests[0]
-    redis = quay.queue.connection
-    with bloblock.RedisBlobLock(redis)(digest):
-        (key,) = redis.keys("lock:*")
-        assert key == f"lock:BLOB_DELETE_{digest}".encode()
-        assert 0 < redis.ttl(key) <= 30, "Quay's own expiry"
-        assert not Lock(redis, f"BLOB_DELETE_{digest}", expire=30).acquire(blocking=False)
-    assert redis.keys("lock:*") == []
+    assert quay.is_placed(IMAGE.layer_digests[0])
 
 
 def test_new_blob_is_kept_for_the_organisations_expiry(quay: Pipeline) -> None:
