@@ -22,7 +22,7 @@ from data.database import (
     open_database,
     transaction,
 )
-from data.errors import DatabaseUnavailable
+from data.errors import DatabaseUnavailable, SettingsError
 from data.models import Visibility, database_proxy
 from tests.certificates import Certificate, make_certificate
 from tests.conftest import ENGINES, MARIADB_MISSING
@@ -103,10 +103,18 @@ def test_lone_write_on_a_lost_connection_is_told_and_the_next_one_works(database
     assert "public" in names()
 
 
-def test_options_of_an_old_peewee_never_reach_the_driver(database_uri: str) -> None:
-    bound = open_database(database_uri, {"threadlocals": True, "autorollback": True})
+def test_options_of_peewee_and_its_pool_never_reach_the_driver(database_uri: str) -> None:
+    """Quay takes them out as well; ours has a pool of its own size."""
+    options = {"threadlocals": True, "autorollback": True}
+    pool = {"max_connections": 5, "stale_timeout": 10, "timeout": 1}
+    bound = open_database(database_uri, options | pool)
     assert bound.connect()
     bound.close()
+
+
+def test_option_that_the_driver_does_not_know_is_named_at_start(database_uri: str) -> None:
+    with pytest.raises(SettingsError, match=r"DB_CONNECTION_ARGS: sslmod is no option of \w+; "):
+        open_database(database_uri, {"sslmod": "verify-full"})
 
 
 @pytest.fixture

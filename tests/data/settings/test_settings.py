@@ -46,11 +46,6 @@ def test_keys_of_quay_that_are_not_ours_are_ignored(read: Read) -> None:
     assert read(SECRET_KEY="x", SUPER_USERS=["admin"], lower="x") == read()
 
 
-def test_options_of_an_old_peewee_are_dropped(read: Read) -> None:
-    arguments = {"threadlocals": True, "autorollback": True, "sslmode": "verify-full"}
-    assert read(DB_CONNECTION_ARGS=arguments).database.connection_args == {"sslmode": "verify-full"}
-
-
 def test_certificates_of_the_database_lie_where_quay_finds_them(tmp_path: Path) -> None:
     """Relative to the directory from which Quay runs, the one above its conf."""
     stack = tmp_path / "conf" / "stack"
