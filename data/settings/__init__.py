@@ -20,6 +20,7 @@ from typing import Any
 
 from pydantic import BaseModel, ConfigDict, Field
 
+from data.connection_args import driver_arguments
 from data.errors import SettingsError
 from data.settings.connections import (
     DatabaseSettings,
@@ -118,7 +119,7 @@ def build_settings(config: Mapping[str, Any], conf: Path) -> Settings:
     refuse_unknown_keys(config, frozenset(doc.key for doc in setting_docs()))
     scanner = read_group(ScannerSettings, config)
     return Settings(
-        database=read_group(DatabaseSettings, certificate_paths(config, conf)),
+        database=read_database(config, conf),
         storage=complete_storage(read_group(StorageSettings, config)),
         features=read_group(FeatureSettings, config),
         scanner=scanner,
@@ -156,6 +157,14 @@ def key_paths(config: Mapping[str, Any], conf: Path) -> dict[str, Any]:
         value = conf / file if config.get(key) is None else config[key]
         paths[key] = conf.parent / value if isinstance(value, str | Path) else value
     return paths
+
+
+def read_database(config: Mapping[str, Any], conf: Path) -> DatabaseSettings:
+    """Raises `SettingsError` also for an option that the database's driver doesn't know."""
+    database = read_group(DatabaseSettings, certificate_paths(config, conf))
+    scheme = database.uri.get_secret_value().partition(":")[0]
+    driver_arguments(scheme.partition("+")[0], database.connection_args)
+    return database
 
 
 def certificate_paths(config: Mapping[str, Any], conf: Path) -> dict[str, Any]:
