@@ -27,6 +27,7 @@ from peewee import (
 )
 from playhouse.pool import PooledMySQLDatabase, PooledPostgresqlDatabase
 
+from data.connection_args import driver_arguments
 from data.errors import DatabaseUnavailable, SettingsError
 from data.models import ALL_MODELS, database_proxy
 
@@ -40,8 +41,6 @@ STATEMENT_TIMEOUT_SECONDS = 60
 TRANSACTION_TRIES = 6
 # How long between two tries at a database that is away.
 AWAY_SECONDS = 0.2
-# Quay drops these two from DB_CONNECTION_ARGS itself; they are options of peewee 2.
-IGNORED_CONNECTION_ARGS = frozenset({"threadlocals", "autorollback"})
 # MySQL: 1205 lock wait time-out, 1213 deadlock. PostgreSQL: 40001 serialization, 40P01 deadlock,
 # 55P03 lock not available.
 CONFLICT_CODES = frozenset({1205, 1213, "40001", "40P01", "55P03"})
@@ -106,19 +105,18 @@ def discard_connection(database: Any) -> None:
 def open_database(uri: str, connection_args: Mapping[str, Any] | None = None) -> Database:
     """Binds the tables to the database at `uri` (Quay's DB_URI) and returns it, not yet connected.
 
-    Raises `SettingsError` for a scheme that Quay doesn't know.
+    Raises `SettingsError` for a scheme that Quay doesn't know, and for an option that the driver
+    doesn't.
     """
-    arguments = {
-        k: v for k, v in (connection_args or {}).items() if k not in IGNORED_CONNECTION_ARGS
-    }
-    database = build_database(uri, arguments)
+    database = build_database(uri, connection_args or {})
     database_proxy.initialize(database)
     return database
 
 
-def build_database(uri: str, arguments: dict[str, Any]) -> Database:
+def build_database(uri: str, connection_args: Mapping[str, Any]) -> Database:
     parts = urlsplit(uri)
     engine = parts.scheme.partition("+")[0]
+    arguments = driver_arguments(engine, connection_args)
     pool: dict[str, Any] = {
         "max_connections": CONNECTIONS_PER_PROCESS,
         "stale_timeout": IDLE_CONNECTION_SECONDS,

@@ -70,13 +70,6 @@ class BlobPlacer:
         reach(FaultPoint.BLOB_PLACED)
         return size
 
-    def place_stored(self, blob: BlobToPlace, store: BlobStore) -> int:
-        """Writes the placement of a blob whose bytes lie in `store` already."""
-        with self.lock(blob.digest):
-            size = store.size(blob.digest) or 0
-            self.record(blob, store, size)
-        return size
-
     def record(self, blob: BlobToPlace, store: BlobStore, size: int) -> None:
         record_placement(
             blob.digest,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from pathlib import Path
 
 import pytest
@@ -28,11 +28,13 @@ ENGINES = [
     *(["quay_ddl"] if QUAY_DDL.exists() else []),
 ]
 
-LEFT_OUT = ([] if "mariadb" in ENGINES else [MARIADB_MISSING]) + systemtools.missing()
+
+def left_out(engines: Collection[str]) -> list[str]:
+    """What a run with these engines leaves out: a line each, with the mend."""
+    return ([] if "mariadb" in engines else [MARIADB_MISSING]) + systemtools.missing()
 
 
-def pytest_report_header() -> list[str]:
-    return LEFT_OUT
+LEFT_OUT = left_out(ENGINES)
 
 
 def pytest_sessionstart() -> None:
@@ -41,7 +43,12 @@ def pytest_sessionstart() -> None:
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
-    """Prints what tests measured: their property `measured`."""
+    """Prints what was left out, a line each, and what tests measured: their property `measured`.
+
+    At the end, where it is read; a header isn't printed with -q.
+    """
+    for line in LEFT_OUT:
+        terminalreporter.write_line(line, yellow=True)
     reports = terminalreporter.getreports("passed") + terminalreporter.getreports("failed")
     measured = [
         str(value)

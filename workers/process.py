@@ -9,6 +9,7 @@ finish what is in hand, read the configuration again and go on; one that is wron
 from __future__ import annotations
 
 import argparse
+import os
 import signal
 import sys
 import threading
@@ -20,15 +21,16 @@ from types import FrameType
 
 import structlog
 
+from data.authorities import trust_extra_authorities
 from data.errors import SettingsError
-from data.settings import RegistryState, Settings, WorkerType, read_settings
+from data.settings import RegistryState, Settings, WorkerType, conf_directory, read_settings
 from workers.liveness import TOUCH_SECONDS, alive_file
 from workers.logs import set_up_logs
 
 log = structlog.get_logger()
 
-# An idle worker gives a sign of life this often.
-IDLE_LOOK_SECONDS = 30.0
+# A worker that waits or idles gives a sign of life this often.
+LONGEST_WAIT_SECONDS = 30.0
 
 EXIT_DONE = 0
 EXIT_FAILED = 1
@@ -79,9 +81,15 @@ class Stop:
         return self.event.is_set()
 
     def wait(self, seconds: float | None = None) -> bool:
-        """Waits so long, or until a stop is asked for; True when it was. Gives a sign of life."""
-        self.touch()
-        return self.event.wait(seconds)
+        """Waits so long, or until a stop is asked for; True when it was. Gives signs of life."""
+        end = None if seconds is None else time.monotonic() + seconds
+        while True:
+            self.touch()
+            left = LONGEST_WAIT_SECONDS if end is None else end - time.monotonic()
+            if self.event.wait(max(0.0, min(left, LONGEST_WAIT_SECONDS))):
+                return True
+            if end is not None and time.monotonic() >= end:
+                return False
 
     def touch(self) -> None:
         now = time.monotonic()
@@ -129,6 +137,7 @@ def run_worker(
     stop = Stop(alive_file=alive_file(MODULES[worker]))
     stop.listen()
     try:
+        trust_extra_authorities(conf_directory(arguments.config, os.environ), os.environ)
         settings = read_settings(arguments.config)
         process = Process(
             worker=worker,
@@ -187,8 +196,8 @@ MODULES = {
 def idle(process: Process, reason: str) -> None:
     """Says why, once, and does nothing until it is stopped, as Quay's workers do."""
     log.warning("worker idles", reason=reason)
-    while not process.burst and not process.stop.wait(IDLE_LOOK_SECONDS):
-        pass
+    if not process.burst:
+        process.stop.wait()
 
 
 def idle_reason(settings: Settings, worker: WorkerType) -> str | None:

@@ -68,14 +68,15 @@ class SecurityCycle:
         """Newest first, as a pull of now shall not wait for the past; then what may be retried."""
         scanner = self.settings.scanner
         threshold = timedelta(seconds=scanner.reindex_threshold)
+        window = scanner.batch_size or candidates.WINDOW
         last = last_manifest_id()
-        yield from candidates.find_without_row(max(0, last - candidates.WINDOW))
+        yield from candidates.find_without_row(max(0, last - window), window)
         yield from candidates.find_pending()
         yield from candidates.find_abandoned_claims()
         yield from candidates.find_failed(threshold, scanner.maximum_scan_retries)
         yield from candidates.find_outdated(self.indexer.scanner.index_state(), threshold)
-        yield from candidates.find_without_row(self.older)
-        self.older = self.older + candidates.WINDOW if self.older < last else 0
+        yield from candidates.find_without_row(self.older, window)
+        self.older = self.older + window if self.older < last else 0
 
     def index(self, manifest_id: int) -> None:
         """One bad manifest never ends the cycle; a scanner that is away does."""

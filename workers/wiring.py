@@ -39,7 +39,7 @@ from queues.wiring import (
     build_storage,
 )
 from queues.workqueue import WorkQueue
-from workers.announcer import Announcer
+from workers.announcer import Announcer, nothing_to_put
 from workers.pushgateway import pushing
 from workers.reporter import Reporter
 
@@ -105,10 +105,10 @@ def build_upstream_client(settings: Settings, upstream: Upstream) -> UpstreamCli
 
 def build_announcement(
     settings: Settings, scanner: ClairClient
-) -> Callable[[ManifestRecord], object]:
-    """What happens after a first index: Quay's notifications, where Quay would send them."""
+) -> Callable[[ManifestRecord], Callable[[], object]]:
+    """What belongs to a first index: Quay's notifications, where Quay would send them."""
     if not settings.features.notify_on_new_index:
-        return ignore
+        return announce_nothing
     announcer = Announcer(
         scanner=scanner,
         notifications=WorkQueue(settings.registry.notification_queue_name),
@@ -118,11 +118,13 @@ def build_announcement(
             hostname=settings.registry.server_hostname,
         ),
     )
-    return announcer.announce
+    return announcer.prepare
 
 
-def ignore(record: ManifestRecord) -> None:
+def announce_nothing(record: ManifestRecord) -> Callable[[], object]:
     """FEATURE_SECURITY_SCANNER_NOTIFY_ON_NEW_INDEX is false."""
+    del record
+    return nothing_to_put
 
 
 def build_indexer(

@@ -17,12 +17,13 @@ from data.secscan.status import CLAIM_LIFETIME, IndexStatus, read_metadata
 
 # Manifests of one kind in one cycle.
 BATCH = 100
-# Ids that one look for manifests without a row goes through.
+# Ids that one look for manifests without a row goes through, unless SECURITY_SCANNER_V4_BATCH_SIZE
+# says how many.
 WINDOW = 20_000
 
 
-def find_without_row(after: int) -> list[int]:
-    """Manifests without a status row among the WINDOW ids after `after`, newest first."""
+def find_without_row(after: int, window: int) -> list[int]:
+    """Manifests without a status row among the `window` ids after `after`, newest first."""
     query = (
         Manifest.select(Manifest.id)
         .join(
@@ -32,7 +33,7 @@ def find_without_row(after: int) -> list[int]:
         )
         .where(
             (Manifest.id > after)
-            & (Manifest.id <= after + WINDOW)
+            & (Manifest.id <= after + window)
             & ManifestSecurityStatus.id.is_null()
             & (Manifest.manifest_bytes != "")
         )

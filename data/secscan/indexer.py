@@ -44,7 +44,7 @@ from data.secscan.rescan import (
     outcome_of_claim,
     outcome_of_finish,
 )
-from data.secscan.status import Claim, ClaimDecision, Reason
+from data.secscan.status import Claim, ClaimDecision, FinishDecision, Reason
 from data.secscan.status_records import (
     delete_unless_claimed,
     record_failure,
@@ -68,7 +68,8 @@ class Indexer:
     links: LayerLinks
     gate: ScannerGate
     decide_policy: Callable[[ManifestRecord], Policy]
-    on_first_index: Callable[[ManifestRecord], object]
+    # What to write in the transaction that completes a manifest for the first time.
+    on_first_index: Callable[[ManifestRecord], Callable[[], object]]
     max_layer_size: int | None  # bytes; None: no limit
     max_failures: int  # how often Clair may fail on a manifest before it is left at FAILED
     observer: IndexObserver = UNOBSERVED
@@ -213,14 +214,19 @@ class Indexer:
         return self.links.locate(record.namespace, record.repository, layer.digest)
 
     def complete(self, record: ManifestRecord, claim: Claim, report: IndexReport) -> RescanResult:
-        finish = record_success(
-            record.manifest_id, record.repository_id, claim, report.indexer_state
-        )
-        outcome = outcome_of_finish(finish, Outcome.COMPLETED)
+        outcome = outcome_of_finish(self.record(record, claim, report), Outcome.COMPLETED)
         if outcome is Outcome.COMPLETED:
-            self.on_first_index(record)
             self.complete_same_digest(record, claim, report)
         return replace(describe(record, outcome), indexer_hash=report.indexer_state)
+
+    def record(self, record: ManifestRecord, claim: Claim, report: IndexReport) -> FinishDecision:
+        return record_success(
+            record.manifest_id,
+            record.repository_id,
+            claim,
+            report.indexer_state,
+            also=self.on_first_index(record),
+        )
 
     def complete_same_digest(
         self, record: ManifestRecord, claim: Claim, report: IndexReport
@@ -242,15 +248,12 @@ class Indexer:
 
     def complete_other(self, other: ManifestRecord, claim: Claim, report: IndexReport) -> None:
         try:
-            finish = record_success(
-                other.manifest_id, other.repository_id, claim, report.indexer_state
-            )
+            finish = self.record(other, claim, report)
         except UnknownStatus as error:
             log.warning("left alone", **context(other), job=claim.job, error=str(error))
             return
         if outcome_of_finish(finish, Outcome.COMPLETED) is Outcome.COMPLETED:
             log.info("completed with the same digest", **context(other), job=claim.job)
-            self.on_first_index(other)
 
     def fail(
         self, record: ManifestRecord, claim: Claim, error: str, indexer_hash: str, *, final: bool

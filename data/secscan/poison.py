@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from data.database import connection
-from data.models import Manifest
+from data.manifest_records import load_manifest
 from data.secscan.status import IndexStatus, may_set_aside
 from data.secscan.status_records import delete_row, insert_row, load_row, write_once
 
@@ -35,8 +35,8 @@ def record_poison(manifest_id: int, job: str) -> bool:
         return True
 
     with connection():
-        manifest = Manifest.get_or_none(Manifest.id == manifest_id)
+        manifest = load_manifest(manifest_id)
         if manifest is None:
             return False
-        repository_id = int(manifest.repository_id)
+        repository_id = manifest.repository_id
         return write_once(manifest_id, lambda: write(repository_id), False)

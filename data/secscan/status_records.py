@@ -81,12 +81,18 @@ def reset_and_claim(
 
 
 def record_success(
-    manifest_id: int, repository_id: int, claim: Claim, indexer_state: str
+    manifest_id: int,
+    repository_id: int,
+    claim: Claim,
+    indexer_state: str,
+    also: Callable[[], object] = lambda: None,
 ) -> FinishDecision:
     """Writes COMPLETED over our claim and over anything older than the evidence, and looks again.
 
-    Quay's worker writes its -2 without a look at what is there, so the row is read once more after
-    the commit and written again if a stale word came in between; later ones are the sweep's.
+    `also` writes what belongs to a first index, in the same transaction: a process that dies leaves
+    both or neither. Quay's worker writes its -2 without a look at what is there, so the row is read
+    once more after the commit and written again if a stale word came in between; later ones are the
+    sweep's.
     """
 
     def write() -> FinishDecision:
@@ -97,7 +103,15 @@ def record_success(
             insert_completed_row(manifest_id, repository_id, indexer_state)
         return decision
 
-    decision = write_once(manifest_id, write, FinishDecision.GONE, patience=RECORD_PATIENCE_SECONDS)
+    def write_first() -> FinishDecision:
+        decision = write()
+        if decision is FinishDecision.WRITE:
+            also()
+        return decision
+
+    decision = write_once(
+        manifest_id, write_first, FinishDecision.GONE, patience=RECORD_PATIENCE_SECONDS
+    )
     row = load_row(manifest_id) if decision is FinishDecision.WRITE else None
     if row is not None and row.status in OLDER_THAN_THE_EVIDENCE:
         decision = write_once(manifest_id, write, FinishDecision.GONE)

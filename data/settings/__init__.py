@@ -20,6 +20,7 @@ from typing import Any
 
 from pydantic import BaseModel, ConfigDict, Field
 
+from data.connection_args import driver_arguments
 from data.errors import SettingsError
 from data.settings.connections import (
     DatabaseSettings,
@@ -53,11 +54,19 @@ __all__ = [
     "Severity",
     "StorageSettings",
     "WorkerType",
+    "conf_directory",
     "read_settings",
     "setting_docs",
 ]
 
 CONFIG_FILE = Path("stack", "config.yaml")
+# The files among the options of libpq and, in its mapping `ssl` or with ssl_, of PyMySQL.
+CERTIFICATE_ARGS = frozenset(
+    {
+        *("sslrootcert", "sslcert", "sslkey", "sslcrl"),
+        *("ca", "cert", "key", "ssl_ca", "ssl_cert", "ssl_key"),
+    }
+)
 
 
 class Settings(BaseModel):
@@ -110,7 +119,7 @@ def build_settings(config: Mapping[str, Any], conf: Path) -> Settings:
     refuse_unknown_keys(config, frozenset(doc.key for doc in setting_docs()))
     scanner = read_group(ScannerSettings, config)
     return Settings(
-        database=read_group(DatabaseSettings, config),
+        database=read_database(config, conf),
         storage=complete_storage(read_group(StorageSettings, config)),
         features=read_group(FeatureSettings, config),
         scanner=scanner,
@@ -148,6 +157,34 @@ def key_paths(config: Mapping[str, Any], conf: Path) -> dict[str, Any]:
         value = conf / file if config.get(key) is None else config[key]
         paths[key] = conf.parent / value if isinstance(value, str | Path) else value
     return paths
+
+
+def read_database(config: Mapping[str, Any], conf: Path) -> DatabaseSettings:
+    """Raises `SettingsError` also for an option that the database's driver doesn't know."""
+    database = read_group(DatabaseSettings, certificate_paths(config, conf))
+    scheme = database.uri.get_secret_value().partition(":")[0]
+    driver_arguments(scheme.partition("+")[0], database.connection_args)
+    return database
+
+
+def certificate_paths(config: Mapping[str, Any], conf: Path) -> dict[str, Any]:
+    """`config` with the certificates in DB_CONNECTION_ARGS made absolute.
+
+    Quay's configuration tool writes `conf/stack/database.pem`, relative to the directory from which
+    Quay runs. What isn't there is left as it is, and so is `system`, libpq's own authorities.
+    """
+    arguments = config.get("DB_CONNECTION_ARGS")
+    if not isinstance(arguments, Mapping):
+        return dict(config)
+
+    def absolute(name: str, value: Any) -> Any:
+        if isinstance(value, Mapping):
+            return {key: absolute(str(key), each) for key, each in value.items()}
+        if name in CERTIFICATE_ARGS and isinstance(value, str) and (conf.parent / value).is_file():
+            return str(conf.parent / value)
+        return value
+
+    return {**config, "DB_CONNECTION_ARGS": absolute("", arguments)}
 
 
 def complete_storage(storage: StorageSettings) -> StorageSettings:

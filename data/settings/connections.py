@@ -24,9 +24,6 @@ from data.settings.values import (
     Text,
 )
 
-# Options of peewee 2 that Quay takes out of DB_CONNECTION_ARGS itself.
-DROPPED_CONNECTION_ARGS = frozenset({"threadlocals", "autorollback"})
-
 
 class Severity(StrEnum):
     """Quay's words for how bad a vulnerability is, from the least to the worst."""
@@ -39,10 +36,11 @@ class Severity(StrEnum):
     CRITICAL = "Critical"
 
 
-def drop_connection_args(value: Any) -> Any:
+def check_connection_args(value: Any) -> Any:
+    """What they are is the driver's to know: `data.connection_args`."""
     if not isinstance(value, Mapping):
         raise ValueError("should be a mapping of driver options")
-    return {key: v for key, v in value.items() if key not in DROPPED_CONNECTION_ARGS}
+    return dict(value)
 
 
 def check_storage_config(value: Any) -> Any:
@@ -87,7 +85,7 @@ def bucket_by_namespace(value: Any) -> dict[str, str]:
     return labels
 
 
-ConnectionArgs = Annotated[dict[str, Any], BeforeValidator(drop_connection_args)]
+ConnectionArgs = Annotated[dict[str, Any], BeforeValidator(check_connection_args)]
 StorageConfig = Annotated[
     dict[str, tuple[str, dict[str, Any]]], BeforeValidator(check_storage_config)
 ]

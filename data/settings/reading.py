@@ -1,7 +1,7 @@
 """Finds and reads config.yaml, and says what is wrong with it in one sentence.
 
-Quay reads `$QUAYCONF/stack/config.yaml`, then lets two variables of the environment have the last
-word: QUAY_OVERRIDE_CONFIG (JSON) and QUAY_DISTRIBUTED_STORAGE_PREFERENCE. So do we.
+Quay reads `$QUAYCONF/stack/config.yaml`, then lets variables of the environment have the last word:
+QUAY_OVERRIDE_CONFIG (JSON), QUAY_FEATURE_<name> and QUAY_DISTRIBUTED_STORAGE_PREFERENCE. So do we.
 """
 
 from __future__ import annotations
@@ -21,6 +21,7 @@ from data.settings.group import SettingsGroup
 DEFAULT_CONF_DIRECTORY = Path("/quay-registry/conf")
 OVERRIDE_VARIABLE = "QUAY_OVERRIDE_CONFIG"
 PREFERENCE_VARIABLE = "QUAY_DISTRIBUTED_STORAGE_PREFERENCE"
+FEATURE_PREFIX = "QUAY_FEATURE_"
 OUR_PREFIX = "RESCAN_"
 Group = TypeVar("Group", bound=SettingsGroup)
 # What PyYAML's safe loader lets through besides its own errors, on values such as `!!int ""`.
@@ -67,6 +68,13 @@ def read_config(path: Path, environ: Mapping[str, str]) -> dict[str, Any]:
     """The keys of config.yaml with the environment's overrides. Raises SettingsError."""
     config = {k: v for k, v in read_yaml(path).items() if isinstance(k, str)}
     config.update(read_override(environ))
+    config.update(
+        {
+            name.removeprefix("QUAY_"): value.strip()
+            for name, value in environ.items()
+            if name.startswith(FEATURE_PREFIX) and value.strip()
+        }
+    )
     if environ.get(PREFERENCE_VARIABLE, "").split():
         config["DISTRIBUTED_STORAGE_PREFERENCE"] = environ[PREFERENCE_VARIABLE].split()
     return config

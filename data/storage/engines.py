@@ -75,8 +75,8 @@ def open_store(location: str, engine: str, parameters: Mapping[str, object]) -> 
 def unsupported(engine: str) -> str:
     if engine == "SwiftStorage":
         return (
-            "is not supported by this program; reach the same container through Swift's S3 API "
-            "as RadosGWStorage, or let Quay's own proxycacheblobworker download the blobs"
+            "is not supported by this program; reach the same container through Swift's S3 API, "
+            "as RadosGWStorage"
         )
     return f"is no storage engine that this program knows; it knows {', '.join(ENGINES)}"
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated
@@ -9,11 +10,12 @@ from typing import Annotated
 import typer
 from redis import Redis
 
+from data.authorities import trust_extra_authorities
 from data.errors import NotFoundError
 from data.manifest_records import ManifestRecord, find_manifest, load_manifest
 from data.policy import PolicyDecision, decide_policy
 from data.secscan.story import Evidence, JobState, gather_evidence
-from data.settings import Settings, read_settings
+from data.settings import Settings, conf_directory, read_settings
 from queues.redisclient import open_redis
 from queues.rescanjob import RescanJob
 from queues.rescanqueue import RescanQueue, job_id_of
@@ -64,6 +66,7 @@ class Context:
 
 def open_context(config: Path | None, *, with_database: bool = False) -> Context:
     """Raises `SettingsError` for a wrong configuration; nothing is asked of a server yet."""
+    trust_extra_authorities(conf_directory(config, os.environ), os.environ)
     settings = read_settings(config)
     if with_database:
         build_database(settings)

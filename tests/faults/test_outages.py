@@ -10,7 +10,7 @@ import pytest
 from redis import Redis
 
 from tests import servers
-from tests.conftest import bound_database
+from tests.conftest import ENGINES, bound_database
 from tests.faults.site import Site, Worker, site
 from tests.servers import CrashingValkey, wait_until
 from workers.demo.sampleimages import alpine_image
@@ -80,9 +80,15 @@ def test_redis_is_restarted_in_the_middle_of_the_work(
         all_end_completed(running, manifests)
 
 
-def test_postgresql_is_restarted_in_the_middle_of_the_work(redis: Redis, tmp_path: Path) -> None:
+SERVERS = {"postgresql": servers.postgresql, "mariadb": servers.mariadb}
+
+
+@pytest.mark.parametrize("server", [each for each in SERVERS if each in ENGINES])
+def test_database_is_restarted_in_the_middle_of_the_work(
+    server: str, redis: Redis, tmp_path: Path
+) -> None:
     with ExitStack() as stack:
-        engine = stack.enter_context(servers.postgresql())
+        engine = stack.enter_context(SERVERS[server]())
         assert engine.restart is not None
         uri = stack.enter_context(bound_database(engine.create()))
         running = stack.enter_context(site(uri, redis, tmp_path / "site"))

@@ -193,9 +193,13 @@ class Pipeline:
 
 
 @contextmanager
-def pipeline(database_uri: str, redis: Redis, directory: Path) -> Iterator[Pipeline]:
-    """A pipeline on a database with Quay's tables that is already bound."""
-    ImageStorageLocation.create(name="default")
+def pipeline(
+    database_uri: str, redis: Redis, directory: Path, **changes: Any
+) -> Iterator[Pipeline]:
+    """A pipeline on a database with Quay's tables that is already bound.
+
+    `changes` are keys of its config.yaml; by default its one location, `default`, is LocalStorage.
+    """
     storage = directory / "storage"
     with (
         UpstreamRegistry(ImageStore()) as upstream,
@@ -217,7 +221,10 @@ def pipeline(database_uri: str, redis: Redis, directory: Path) -> Iterator[Pipel
             "SSRF_ALLOWED_HOSTS": ["127.0.0.1"],
             "RESCAN_LAYER_SERVER_URL": layers.base_url,
             "RESCAN_LAYER_SERVER_SECRET": SECRET.decode(),
+            **changes,
         }
+        for location in config["DISTRIBUTED_STORAGE_CONFIG"]:
+            ImageStorageLocation.create(name=location)
         for organization in ("proxy", "mirror"):
             create_proxy_organization(organization, upstream.host, insecure=True)
         yield Pipeline(

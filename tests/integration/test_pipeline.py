@@ -3,11 +3,16 @@
 from __future__ import annotations
 
 import json
+from typing import Any
+
+import pytest
 
 from data.models import ExternalNotificationEvent, RepositoryNotification
-from data.secscan.status import IndexStatus
+from data.secscan.status import IndexStatus, Reason
+from data.settings import build_settings
 from tests.integration.pipeline import Pipeline
 from workers.demo.sampleimages import debian_image
+from workers.demo.scannerfaults import Call, Failing
 
 
 def test_all_blobs_downloaded_for_manifest(quay: Pipeline) -> None:
@@ -90,3 +95,43 @@ def test_first_index_notifies_as_quay_would(quay: Pipeline) -> None:
     assert body["event_data"]["repository"] == "proxy/library/app"
     assert body["event_data"]["vulnerability"]["id"] == "CVE-2026-1"
     assert body["event_data"]["vulnerability"]["priority"] == "Critical"
+
+
+@pytest.mark.parametrize(
+    ("changes", "notified"),
+    [
+        ({"NOTIFICATION_MIN_SEVERITY_ON_NEW_INDEX": "Low"}, ["CVE-2026-1", "CVE-2026-2"]),
+        ({"FEATURE_SECURITY_SCANNER_NOTIFY_ON_NEW_INDEX": False}, []),
+    ],
+)
+def test_first_index_notifies_as_the_switches_say(
+    quay: Pipeline, changes: dict[str, Any], notified: list[str]
+) -> None:
+    """And a second index, by force, doesn't."""
+    quay.settings = build_settings(quay.config | changes, quay.storage_path)
+    image = debian_image("library/app")
+    quay.publish(image)
+    pulled = quay.pull("proxy", image)
+    event = ExternalNotificationEvent.create(name="vulnerability_found")
+    repository_id = quay.row_of_manifest(pulled.manifest_id).repository_id
+    RepositoryNotification.create(repository_id=repository_id, event_id=event.id)
+    quay.run()
+    quay.queue.enqueue_rescan(pulled.manifest_id, Reason.FORCED, timeout=660)
+    quay.run_rescan_worker()
+    assert len(quay.scanner.requests) == 2, "indexed again"
+    bodies = [json.loads(item.body) for item in quay.items()]
+    told = [body["event_data"]["vulnerability"]["id"] for body in bodies]
+    assert told == notified
+
+
+def test_scan_is_done_though_nobody_can_be_notified(quay: Pipeline) -> None:
+    image = debian_image("library/app")
+    quay.publish(image)
+    pulled = quay.pull("proxy", image)
+    event = ExternalNotificationEvent.create(name="vulnerability_found")
+    repository_id = quay.row_of_manifest(pulled.manifest_id).repository_id
+    RepositoryNotification.create(repository_id=repository_id, event_id=event.id)
+    quay.scanner.faults.add(Failing(status=500), call=Call.VULNERABILITY_REPORT)
+    quay.run()
+    assert quay.status(pulled.manifest_id) is IndexStatus.COMPLETED
+    assert quay.items() == []

@@ -51,6 +51,22 @@ def test_manifest_without_a_row_is_indexed_in_any_organisation(quay: Pipeline, p
     assert cycle(quay) == 0
 
 
+def test_cycle_looks_at_so_many_manifests_as_it_is_told(quay: Pipeline) -> None:
+    """SECURITY_SCANNER_V4_BATCH_SIZE: the newest ones, and a walk over the older in such steps."""
+    manifest_ids = []
+    for name in ("one", "two", "three", "four"):
+        image = debian_image(f"library/{name}")
+        quay.publish(image)
+        manifest_ids.append(quay.pull("proxy", image).manifest_id)
+    quay.settings = quay.settings.model_copy(
+        update={"scanner": quay.settings.scanner.model_copy(update={"batch_size": 1})}
+    )
+    security_cycle = build_cycle(quay.settings)
+    looks = [list(security_cycle.candidates()) for _ in range(3)]
+    oldest, second, third, newest = manifest_ids
+    assert looks == [[newest, oldest], [newest, second], [newest, third]]
+
+
 def test_pending_row_is_indexed(quay: Pipeline, placed: int) -> None:
     store(quay, placed, IndexStatus.PENDING)
     cycle(quay)

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import os
 import tempfile
+import threading
 import time
 from pathlib import Path
 
 import pytest
 
+from tests.servers import wait_until
 from workers.liveness import LONGEST_SILENCE_SECONDS, alive_file, main
 from workers.process import Stop
 
@@ -37,8 +39,38 @@ def test_loop_that_stands_still_is_not(capsys: pytest.CaptureFixture[str]) -> No
     assert "silent for 301 s" in capsys.readouterr().err
 
 
+def test_without_a_name_all_that_were_started_here_are_looked_at(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    assert main([]) == 1
+    assert "no worker has given a sign of life" in capsys.readouterr().err
+    for worker in ("sweepworker", "opsserver"):
+        alive_file(worker).touch()
+    assert main([]) == 0
+    long_ago = time.time() - LONGEST_SILENCE_SECONDS - 1
+    os.utime(alive_file("opsserver"), (long_ago, long_ago))
+    assert main([]) == 1
+    assert "opsserver has been silent" in capsys.readouterr().err
+
+
+def test_worker_that_waits_for_long_stays_alive(monkeypatch: pytest.MonkeyPatch) -> None:
+    """RESCAN_SWEEP_INTERVAL may be an hour."""
+    monkeypatch.setattr("workers.process.LONGEST_WAIT_SECONDS", 0.01)
+    monkeypatch.setattr("workers.process.TOUCH_SECONDS", 0.0)
+    file = alive_file("sweepworker")
+    stop = Stop(alive_file=file)
+    waiting = threading.Thread(target=stop.wait, args=(3600,))
+    waiting.start()
+    wait_until(file.exists, 20, "the first sign of life")
+    file.unlink()
+    wait_until(file.exists, 20, "another one while it waits")
+    stop.event.set()
+    waiting.join(20)
+    assert not waiting.is_alive()
+
+
 def test_wrong_use_is_exit_2() -> None:
-    assert main([]) == 2
+    assert main(["sweepworker", "opsserver"]) == 2
 
 
 def test_directory_that_cannot_be_written_stops_nobody(tmp_path: Path) -> None:

@@ -170,6 +170,15 @@ def test_worker_that_may_not_work_idles_and_says_why_once(
         assert log.read_text().count(reason) == 1
 
 
+def test_security_worker_begins_a_cycle_every_interval(
+    config: dict[str, Any], write: Callable[[dict[str, Any]], Path]
+) -> None:
+    """SECURITY_SCANNER_INDEXING_INTERVAL; Clair is away, so each cycle is a short one."""
+    path = write(config | {"SECURITY_SCANNER_INDEXING_INTERVAL": 1})
+    with running("securityworker", path) as (_, log):
+        wait_until(lambda: log.read_text().count("cycle cut short") >= 3, 20, "three cycles")
+
+
 def test_changed_configuration_is_taken_up_on_sighup(
     config: dict[str, Any], write: Callable[[dict[str, Any]], Path]
 ) -> None:

@@ -15,6 +15,7 @@ from data.models import (
     Manifest,
     ManifestSecurityStatus,
     MediaType,
+    QueueItem,
     Repository,
     RepositoryKind,
     User,
@@ -287,3 +288,42 @@ def test_claim_costs_three_statements_in_one_transaction(
     work = [s.split()[0] for s in count_statements()[before:] if not s.startswith("BEGIN")]
     assert [word for word in work if word not in {"COMMIT"}] == ["SELECT", "DELETE", "INSERT"]
     assert not database_proxy.in_transaction()
+
+
+def test_what_belongs_to_a_first_index_is_written_with_it_or_not_at_all(
+    manifest: Manifest,
+) -> None:
+    claim(manifest)
+
+    def write_and_die() -> None:
+        QueueItem.create(queue_name="notification/proxy/app/", body="{}")
+        raise LookupError("the process dies")
+
+    with pytest.raises(LookupError):
+        record_success(manifest.id, manifest.repository_id, OURS, "state", also=write_and_die)
+    assert status_of(manifest) is IndexStatus.IN_PROGRESS
+    assert QueueItem.select().count() == 0
+
+
+def test_what_belongs_to_a_first_index_is_written_once(
+    manifest: Manifest, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Not again when Quay's stale -2 came in between, and not for a row that somebody completed."""
+    claim(manifest)
+    written: list[str] = []
+    look = status_records.load_row
+    stale: list[IndexStatus] = [IndexStatus.MANIFEST_UNSUPPORTED]
+
+    def look_after_quay_wrote(manifest_id: int, *, lock: bool = False) -> object:
+        if not lock and stale:
+            ManifestSecurityStatus.update(index_status=stale.pop()).execute()
+        return look(manifest_id, lock=lock)
+
+    monkeypatch.setattr(status_records, "load_row", look_after_quay_wrote)
+    for _ in range(2):
+        record_success(
+            manifest.id, manifest.repository_id, OURS, "state", also=lambda: written.append("one")
+        )
+    assert not stale
+    assert status_of(manifest) is IndexStatus.COMPLETED
+    assert written == ["one"]

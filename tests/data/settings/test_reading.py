@@ -49,6 +49,17 @@ def test_the_override_variable_has_the_last_word(read: Read) -> None:
     assert settings.rescan.sweep_interval == 5
 
 
+@pytest.mark.parametrize(("value", "on"), [("true", True), ("True", True), ("false", False)])
+def test_a_feature_variable_has_the_last_word(read: Read, value: str, on: bool) -> None:
+    settings = read({"QUAY_FEATURE_PROXY_CACHE": value}, FEATURE_PROXY_CACHE=not on)
+    assert settings.features.proxy_cache is on
+
+
+def test_a_broken_feature_variable_is_named(read: Read) -> None:
+    with pytest.raises(SettingsError, match="FEATURE_PROXY_CACHE: should be true or false"):
+        read({"QUAY_FEATURE_PROXY_CACHE": "perhaps"})
+
+
 @pytest.mark.parametrize("override", ["{", "[]", "[" * 100_000])
 def test_a_broken_override_variable_is_named(read: Read, override: str) -> None:
     with pytest.raises(SettingsError, match="isn't a JSON object") as caught:

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
+from typing import Any
 
 import pytest
 from pydantic import ValidationError
 
+from data.errors import SettingsError
 from data.policy import Policy
 from data.settings import (
     RegistryState,
@@ -18,6 +21,8 @@ from data.settings import (
     setting_docs,
 )
 from tests.data.settings.conftest import MINIMUM, STORAGE, Read, write_config
+
+FILE = "conf/stack/database.pem"
 
 
 def test_quay_s_defaults(read: Read) -> None:
@@ -46,9 +51,39 @@ def test_keys_of_quay_that_are_not_ours_are_ignored(read: Read) -> None:
     assert read(SECRET_KEY="x", SUPER_USERS=["admin"], lower="x") == read()
 
 
-def test_options_of_an_old_peewee_are_dropped(read: Read) -> None:
-    arguments = {"threadlocals": True, "autorollback": True, "sslmode": "verify-full"}
-    assert read(DB_CONNECTION_ARGS=arguments).database.connection_args == {"sslmode": "verify-full"}
+def test_option_that_the_driver_does_not_know_is_named(read: Read) -> None:
+    with pytest.raises(SettingsError, match="sslmod is no option of psycopg") as caught:
+        read(DB_CONNECTION_ARGS={"sslmod": "verify-full", "threadlocals": True})
+    assert caught.value.key == "DB_CONNECTION_ARGS"
+
+
+@pytest.mark.parametrize(
+    ("uri", "arguments", "found"),
+    [
+        (
+            "postgresql://quay@db/quay",
+            {"sslmode": "verify-full", "sslrootcert": FILE, "sslcert": "conf/stack/none.pem"},
+            {"sslmode": "verify-full", "sslrootcert": "{}", "sslcert": "conf/stack/none.pem"},
+        ),
+        (
+            "mysql+pymysql://quay@db/quay",
+            {"ssl": {"ca": FILE, "x": 1}},
+            {"ssl": {"ca": "{}", "x": 1}},
+        ),
+        ("mysql+pymysql://quay@db/quay", {"ssl_ca": FILE}, {"ssl_ca": "{}"}),
+    ],
+)
+def test_certificates_of_the_database_lie_where_quay_finds_them(
+    tmp_path: Path, uri: str, arguments: dict[str, Any], found: dict[str, Any]
+) -> None:
+    """Relative to the directory from which Quay runs, the one above its conf."""
+    stack = tmp_path / "conf" / "stack"
+    stack.mkdir(parents=True)
+    (stack / "database.pem").touch()
+    write_config(stack, {**MINIMUM, "DB_URI": uri, "DB_CONNECTION_ARGS": arguments})
+    settings = read_settings(environ={"QUAYCONF": str(tmp_path / "conf")})
+    expected = json.loads(json.dumps(found).replace("{}", str(stack / "database.pem")))
+    assert settings.database.connection_args == expected
 
 
 @pytest.mark.parametrize(
