@@ -37,6 +37,9 @@ from workers.process import Stop
 log = structlog.get_logger()
 
 POP_SECONDS = 1
+# A worker's record in Redis lives this long after its last sign of life, one a second when it is
+# idle and one every HEARTBEAT_SECONDS in a job. RQ's own 480 s would show the dead as workers.
+WORKER_LIFE_SECONDS = 60
 # How long past its time limit a job may run on before the process is killed: the limit itself is
 # a signal, which a call into C code doesn't hear.
 WATCHDOG_GRACE_SECONDS = 3
@@ -91,7 +94,7 @@ class RescanProcess(SimpleWorker):
         self.set_state(WorkerStatus.IDLE)
         while not self.stop.requested:
             try:
-                self.heartbeat()
+                self.heartbeat(WORKER_LIFE_SECONDS)
                 self.register_again()
                 self.housekeeping.run()
                 if self.lane.connection.exists(self.lane.paused_key) or not self.may_work():
@@ -114,7 +117,7 @@ class RescanProcess(SimpleWorker):
         with self.connection.pipeline() as pipeline:
             pipeline.hset(self.key, mapping=self.serialize())
             worker_registration.register(self, pipeline)
-            pipeline.expire(self.key, self.worker_ttl + 60)
+            pipeline.expire(self.key, WORKER_LIFE_SECONDS)
             pipeline.execute()
 
     def pop(self, timeout: int | None) -> tuple[Job, Queue] | None:
@@ -216,7 +219,7 @@ class RescanProcess(SimpleWorker):
                     self.runs.let_go(execution)
                 else:
                     self.runs.beat(execution)
-                    self.heartbeat(self.job_monitoring_interval + 60)
+                    self.heartbeat(WORKER_LIFE_SECONDS)
             except RedisError as error:
                 log.warning("heartbeat missed", job=execution.job_id, error=str(error))
             if time.monotonic() >= end:

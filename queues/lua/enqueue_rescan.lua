@@ -55,8 +55,10 @@ if (status == "started" and is_running()) or (status == "queued" and is_popped()
   return 3
 end
 
--- A job that waits in the main lane stays there, whoever asks again.
-local promoted = lane == main and origin ~= main
+-- A job that waits in the main lane stays there, whoever asks again. One that waits in the
+-- backfill's is moved over for an event or a person; the sweep comes by every minute and would move
+-- the whole backfill in front of the next pull.
+local promoted = lane == main and origin ~= main and rank > 0
 local function write_wish()
   write_fields()
   if not promoted then redis.call("HSET", KEYS[1], "origin", origin) end
