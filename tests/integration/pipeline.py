@@ -122,8 +122,8 @@ class Pipeline:
             self.blob_worker.process_queue_item(item)
             done += 1
 
-    def run_rescan_worker(self) -> None:
-        """Has a rescan worker do what is queued, in this process."""
+    def run_rescan_worker(self, *, backfill: bool = False) -> None:
+        """Has a rescan worker do what is queued on one lane, in this process."""
         process = Process(
             worker=WorkerType.RESCAN,
             settings=self.settings,
@@ -131,7 +131,7 @@ class Pipeline:
             burst=True,
             stop=Stop(),
         )
-        rescanworker.prepare(process, backfill=False).work(burst=True, logging_level=None)
+        rescanworker.prepare(process, backfill=backfill).work(burst=True, logging_level=None)
 
     def run(self) -> None:
         self.run_blob_worker()
