@@ -28,7 +28,8 @@ class SystemTool:
 
 CHROMIUM = SystemTool("chromium", "chromium", "the tests of the page in a browser")
 PROMTOOL = SystemTool("promtool", "prometheus", "the tests of alerts and dashboard by Prometheus")
-TOOLS = (CHROMIUM, PROMTOOL)
+PROMETHEUS = SystemTool("prometheus", "prometheus", "the queries of the dashboard")
+TOOLS = (CHROMIUM, PROMTOOL, PROMETHEUS)
 
 
 def missing() -> list[str]:
