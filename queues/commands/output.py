@@ -38,7 +38,12 @@ def console() -> Console:
 
 
 def print_json(value: Any, *, in_a_line: bool = False) -> None:
-    sys.stdout.write(json.dumps(value, indent=None if in_a_line else 2) + "\n")
+    write(json.dumps(value, indent=None if in_a_line else 2) + "\n")
+
+
+def write(text: str) -> None:
+    """To standard output as it is, at once: a program reads it."""
+    sys.stdout.write(text)
     sys.stdout.flush()
 
 

@@ -310,7 +310,7 @@ def test_there_is_no_other_command() -> None:
     assert sorted(
         (each.name or each.callback.__name__)  # type: ignore[union-attr]
         for each in app.registered_commands
-    ) == sorted(COMMANDS)
+    ) == sorted([*COMMANDS, "completion"])
 
 
 def test_it_runs_as_a_module() -> None:
