@@ -110,6 +110,7 @@ def page_values(request: Request, said: str, problem: str) -> dict[str, Any]:
         "facts": view.facts(redis),
         "plots": view.plots(redis.samples if redis else ()),
         "waiting": database.waiting.manifests,
+        "waiting_more": view.waiting_more(database.waiting),
         "failures": failures,
         "organizations": redis.organizations if redis else (),
         "events": redis.events if redis else (),

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
 
+from data.overview import Waiting
 from data.secscan.status import IndexStatus
 from queues.events import Event, EventKind
 from queues.metricstore import Organization
@@ -105,16 +106,22 @@ def funnel(redis: RedisReadings | None, database: DatabaseReadings) -> list[Stag
 
 def stage_waiting(database: DatabaseReadings) -> Stage:
     waiting = database.waiting
-    manifests = len(waiting.manifests)
     due = waiting.oldest_due_seconds
-    detail = f"{counted(waiting.blobs, 'blob')} to place" if waiting.blobs else "no blob is missing"
+    blobs = counted(waiting.blobs, "blob", more=waiting.more)
+    detail = f"{blobs} to place" if waiting.blobs else "no blob is missing"
     if due:
         detail += f", first due {lasting(due)} ago"
     return Stage(
         name="Waiting for blobs",
-        count=with_more(manifests, waiting.more) if database.read_at is not None else UNKNOWN,
+        count=with_more(waiting.count, waiting.more) if database.read_at is not None else UNKNOWN,
         detail=detail,
     )
+
+
+def waiting_more(waiting: Waiting) -> str:
+    """How many wait besides those that are listed; "" for none."""
+    others = waiting.count - len(waiting.manifests)
+    return with_more(others, waiting.more) if others or waiting.more else ""
 
 
 def stages_of_queue(queue: QueueReadings | None) -> list[Stage]:
@@ -265,8 +272,8 @@ def lasting(seconds: float) -> str:
     return duration(max(1, int(seconds)))
 
 
-def counted(number: int, noun: str) -> str:
-    return f"{number:,} {noun}" if number == 1 else f"{number:,} {noun}s"
+def counted(number: int, noun: str, *, more: bool = False) -> str:
+    return f"{with_more(number, more)} {noun}" + ("" if number == 1 else "s")
 
 
 def with_more(number: int, more: bool) -> str:

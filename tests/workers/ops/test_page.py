@@ -17,6 +17,7 @@ from queues.metricstore import MetricStore, OrganizationCount
 from queues.rescanqueue import RescanQueue, job_id_of
 from tests.systemtools import CHROMIUM
 from tests.workers.ops.conftest import TOKEN, Running
+from workers.ops import watcher
 
 ARGUMENTS = [
     "--headless",
@@ -110,6 +111,17 @@ def test_lists_tell_what_waits_what_failed_and_whose(page: Page) -> None:
     expect(page.locator("#organizations tr")).to_have_count(3)
     expect(page.locator("#organizations")).to_contain_text("docker-hub")
     assert page.locator("#events tr").count() > 20
+
+
+@pytest.fixture
+def few_listed(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(watcher, "MOST_WAITING", 2)
+
+
+def test_more_than_are_listed_are_counted(few_listed: None, page: Page) -> None:
+    expect(page.locator("#funnel li").nth(0).locator(".count")).to_have_text("3")
+    expect(page.locator("#waiting tr")).to_have_count(3)
+    expect(page.locator("#waiting")).to_contain_text("and 1 more")
 
 
 def test_plots_have_lines_and_words(page: Page) -> None:
