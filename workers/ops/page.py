@@ -104,6 +104,7 @@ def page_values(request: Request, said: str, problem: str) -> dict[str, Any]:
         "now": datetime.now(UTC),
         "said": said,
         "problem": problem,
+        "state": view.state(redis, ops.watcher.problem(), ops.idle),
         "notices": view.notices(redis, redis_error, ops.watcher.problem(), ops.idle),
         "queue": redis.queue if redis else None,
         "stages": view.funnel(redis, database),

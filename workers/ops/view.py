@@ -61,6 +61,14 @@ class Notice:
 
 
 @dataclass(frozen=True, slots=True)
+class State:
+    """How it stands in a word: what keeps all jobs waiting, the worst first. Style as above."""
+
+    style: str
+    text: str
+
+
+@dataclass(frozen=True, slots=True)
 class Fact:
     """One more thing to know at a glance."""
 
@@ -69,6 +77,23 @@ class Fact:
 
 
 CLAIR = {"up": "up, as the workers last saw it", "busy": "asked for a pause", "down": "down"}
+
+
+def state(redis: RedisReadings | None, database_error: str, idle: str | None) -> State:
+    if redis is None:
+        return State("bad", "Redis is away")
+    if database_error:
+        return State("bad", "Database is away")
+    if idle is not None:
+        return State("note", "Idle")
+    queue = redis.queue
+    if queue.main.workers == 0:
+        return State("bad", "No worker runs")
+    if queue.main.paused:
+        return State("note", "Paused")
+    if queue.scanner == "down":
+        return State("bad", "Clair is down")
+    return State("good", "Working")
 
 
 def notices(

@@ -267,6 +267,32 @@ def test_axe_finds_nothing_serious(
         assert page.evaluate("document.documentElement.scrollWidth") <= width
 
 
+def test_retry_is_in_sight_on_a_telephone(
+    browser: Browser, busy: Running, complaints: list[str]
+) -> None:
+    size: Any = {"width": 390, "height": 844}
+    with browser.new_context(base_url=busy.url, viewport=size) as context:
+        page = open_page(context, complaints)
+        sign_in(page)
+        box = page.get_by_role("button", name="Retry").first.bounding_box()
+        assert box is not None
+        assert box["x"] + box["width"] <= 390
+
+
+def test_state_is_the_worst_of_what_keeps_all_waiting(page: Page, redis: Redis) -> None:
+    def shows(state: str) -> None:
+        page.reload()
+        expect(page.locator("#state .pill")).to_have_text(state)
+
+    shows("Working")
+    redis.set("rescan:rescan:circuit", "down")
+    shows("Clair is down")
+    RescanQueue("rescan", connection=redis).pause()
+    shows("Paused")
+    redis.delete("rq:workers:rescan")
+    shows("No worker runs")
+
+
 def test_light_and_dark_follow_the_reader(
     browser: Browser, busy: Running, complaints: list[str]
 ) -> None:
