@@ -155,7 +155,7 @@ def show(
         print_json(facts)
         return
     blobs = facts.pop("blobs")
-    print_table(("", ""), facts.items())
+    print_table(("", ""), [(name, value) for name, value in facts.items() if value != ""])
     if blobs:
         say("")
         print_table(("blob", "bytes", "placed"), [tuple(blob.values()) for blob in blobs])

@@ -176,6 +176,8 @@ def test_why_and_show_tell_the_story(shell: Shell) -> None:
     assert shell.json("why", reference)["rule"] == "default"
     words = shell.run("show", reference).stdout
     assert "2 COMPLETED" in words
+    assert words.startswith("manifest ")
+    assert "claimed by" not in words, "what says nothing is left out"
     assert max(map(len, words.splitlines())) <= 80
     assert quay.status(pulled.manifest_id) is IndexStatus.COMPLETED
 
