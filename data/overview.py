@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
-from peewee import fn
+from peewee import JOIN, fn
 
 from data.blob_records import find_blobs_of_manifest, placed_digests
 from data.database import fetch_rows
@@ -20,6 +20,7 @@ from data.manifest_records import ManifestRecord, load_manifests
 from data.manifests import parse_manifest
 from data.models import (
     ImageStorage,
+    ImageStoragePlacement,
     Manifest,
     ManifestBlob,
     ManifestSecurityStatus,
@@ -32,8 +33,10 @@ from data.secscan.status import IndexStatus
 from data.secscan.status_records import read_row
 
 FAILURES = (IndexStatus.FAILED, IndexStatus.SCAN_RETRIES_EXHAUSTED)
-# How many of Quay's blob items are looked at; where there are more, the count says so.
+# How many of Quay's blob items are looked at, and of the manifests that wait for their blobs are
+# counted; where there are more, the count says so.
 MOST_ITEMS = 500
+MOST_COUNTED = 1000
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -61,15 +64,19 @@ class WaitingManifest:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Waiting:
-    """What waits for blobs. At most MOST_ITEMS items were looked at, `more` if there are others."""
+    """What waits for blobs. At most MOST_ITEMS items were looked at, `more` if there are others.
+
+    `manifests` are the first of the `count` that wait.
+    """
 
     blobs: int
     more: bool
     oldest_due_seconds: float | None  # since when the first item could have been done
+    count: int
     manifests: tuple[WaitingManifest, ...]
 
 
-NOTHING_WAITS = Waiting(blobs=0, more=False, oldest_due_seconds=None, manifests=())
+NOTHING_WAITS = Waiting(blobs=0, more=False, oldest_due_seconds=None, count=0, manifests=())
 
 
 def count_status_rows() -> dict[IndexStatus, int]:
@@ -146,11 +153,15 @@ def find_waiting(queue_name: str, most: int) -> Waiting:
         return NOTHING_WAITS
     named = {(repository, digest) for name, _ in rows for repository, digest in blob_of_item(name)}
     oldest = min(due for _, due in rows)
+    ids = find_manifests_that_lack(named)
+    measured = [measure(record) for record in load_manifests(Manifest.id.in_(ids[:most]))]
+    waiting = [each for each in measured if each is not None and each.placed < each.total]
     return Waiting(
         blobs=min(len(named), MOST_ITEMS),
-        more=len(rows) > MOST_ITEMS,
+        more=len(rows) > MOST_ITEMS or len(ids) >= MOST_COUNTED,
         oldest_due_seconds=max(0.0, (utcnow() - oldest).total_seconds()),
-        manifests=tuple(find_manifests_of_blobs(named, most)),
+        count=len(ids) - len(measured) + len(waiting),  # some lack nothing but their config
+        manifests=tuple(waiting),
     )
 
 
@@ -162,23 +173,28 @@ def blob_of_item(name: str) -> list[tuple[int, str]]:
     return [(int(parts[-2]), parts[-1])]
 
 
-def find_manifests_of_blobs(named: Collection[tuple[int, str]], most: int) -> list[WaitingManifest]:
-    """Manifests of these repositories that use these blobs and lack at least one of theirs."""
+def find_manifests_that_lack(named: Collection[tuple[int, str]]) -> list[int]:
+    """Manifests of these repositories for which one of these blobs isn't placed, by id."""
     if not named:
         return []
     query = (
         ManifestBlob.select(ManifestBlob.manifest_id)
         .join(ImageStorage, on=(ImageStorage.id == ManifestBlob.blob_id))
+        .join(
+            ImageStoragePlacement,
+            JOIN.LEFT_OUTER,
+            on=(ImageStoragePlacement.storage_id == ImageStorage.id),
+        )
         .where(
             ImageStorage.content_checksum.in_(sorted({digest for _, digest in named}))
             & ManifestBlob.repository_id.in_(sorted({repository for repository, _ in named}))
+            & ImageStoragePlacement.id.is_null()
         )
         .distinct()
-        .limit(most)
+        .order_by(ManifestBlob.manifest_id)
+        .limit(MOST_COUNTED)
     )
-    ids = [int(row[0]) for row in fetch_rows(query)]
-    progress = [measure(record) for record in load_manifests(Manifest.id.in_(ids))]
-    return [each for each in progress if each is not None and each.placed < each.total]
+    return [int(row[0]) for row in fetch_rows(query)]
 
 
 def measure(record: ManifestRecord) -> WaitingManifest | None:

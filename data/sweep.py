@@ -8,7 +8,7 @@ are plain reads, and lock nothing that Quay would wait for.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from enum import Enum
@@ -23,6 +23,8 @@ from data.completion import (
     select_candidates,
 )
 from data.database import fetch_rows
+from data.errors import ManifestError, NotFoundError
+from data.manifests import parse_manifest
 from data.models import (
     ImageStoragePlacement,
     Manifest,
@@ -65,6 +67,14 @@ class Page:
     after: int
 
 
+@dataclass(frozen=True, slots=True)
+class ImagePage:
+    """One page of a walk: its complete images, and the id after which the next page begins."""
+
+    images: tuple[SharingManifest, ...]
+    after: int
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ClaimedRow:
     """An IN_PROGRESS row, for whoever can tell whether its owner lives."""
@@ -91,6 +101,45 @@ def next_page(stuck: Stuck, after: int, *, namespace: str | None = None) -> Page
         query = query.where(User.username == namespace)
     ids = tuple(int(row[0]) for row in fetch_rows(query.order_by(column).limit(PAGE)))
     return Page(ids, ids[-1] if len(ids) == PAGE else after + WINDOW)
+
+
+def find_stuck_images(
+    stuck: Stuck, *, after: int = 0, namespace: str | None = None
+) -> Iterator[ImagePage]:
+    """Page after page of one walk, up to the manifest that is the last one now.
+
+    Two statements a page; memory is that of a page, however many manifests there are.
+    """
+    last = last_manifest_id()
+    while after < last:
+        page = next_page(stuck, after, namespace=namespace)
+        after = page.after
+        yield ImagePage(tuple(filter(is_image, find_complete(page.manifest_ids))), after)
+
+
+def is_image(complete: SharingManifest) -> bool:
+    try:
+        manifest = parse_manifest(complete.manifest_bytes, complete.media_type)
+    except ManifestError:
+        return False
+    return manifest.unscannable is None
+
+
+def require_proxy_organization(name: str) -> None:
+    """Raises `NotFoundError` unless a proxy organisation has this name: nothing else is stuck."""
+    query = (
+        User.select(ProxyCacheConfig.id)
+        .join(ProxyCacheConfig, JOIN.LEFT_OUTER, on=(ProxyCacheConfig.organization_id == User.id))
+        .where(User.username == name)
+    )
+    rows = fetch_rows(query)
+    if not rows:
+        raise NotFoundError(f"Quay has no organisation {name}; check the spelling")
+    if rows[0][0] is None:
+        raise NotFoundError(
+            f"{name} is no proxy organisation, so nothing in it is stuck; "
+            "name its images as org/repo:tag instead"
+        )
 
 
 def select_by_status(status: IndexStatus) -> ModelSelect[Any]:

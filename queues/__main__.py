@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import typer
+from typer.completion import completion_init  # type: ignore[attr-defined]
 
 from queues.commands.backfill import backfill
+from queues.commands.completion import COMPLETE_VARIABLE, completion
 from queues.commands.control import drain, pause, resume
 from queues.commands.doctor import doctor
 from queues.commands.enqueue import cancel, enqueue, retry
@@ -14,6 +16,7 @@ app = typer.Typer(
     name="queues",
     help="Rescans of Quay's proxied images: ask for them, look at them, steer them.",
     no_args_is_help=True,
+    add_completion=False,  # typer's own would complete every `python`
     pretty_exceptions_enable=False,
 )
 
@@ -29,10 +32,12 @@ app.command()(resume)
 app.command()(drain)
 app.command()(backfill)
 app.command()(doctor)
+app.command()(completion)
 
 
 def main() -> None:
-    app(prog_name="python -m queues")
+    completion_init()
+    app(prog_name="python -m queues", complete_var=COMPLETE_VARIABLE)
 
 
 if __name__ == "__main__":

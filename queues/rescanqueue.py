@@ -65,7 +65,11 @@ class Enqueued(Enum):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class QueueDepth:
-    """What one lane holds now. `oldest_queued_seconds` is None for an empty queue."""
+    """What one lane holds now. `oldest_queued_seconds` is None for an empty queue.
+
+    `workers` counts those whose record in Redis hasn't expired: a worker that was killed leaves its
+    name in RQ's set until another worker takes it out, and the last one leaves it for ever.
+    """
 
     queued: int
     started: int
@@ -152,13 +156,16 @@ class RescanQueue(Queue):
         return keys, [job_id, self.name, self.main_lane, rank.value, front, time.time(), *flat]
 
     def depth(self) -> QueueDepth:
-        """Counts that cost the same at a million jobs: lengths only, and no clean-up."""
+        """Counts that cost the same at a million jobs: lengths only, and no clean-up.
+
+        One round trip, one more where there are workers, and one where the queue isn't empty.
+        """
         with self.connection.pipeline(transaction=False) as pipeline:
             pipeline.llen(self.key)
             pipeline.zcard(f"rq:wip:{self.name}")
             pipeline.zcard(f"rq:scheduled:{self.name}")
             pipeline.zcard(f"rq:failed:{self.name}")
-            pipeline.scard(f"rq:workers:{self.name}")
+            pipeline.smembers(f"rq:workers:{self.name}")
             pipeline.exists(self.paused_key)
             pipeline.lindex(self.key, 0)
             queued, started, scheduled, failed, workers, paused, oldest = pipeline.execute()
@@ -167,7 +174,7 @@ class RescanQueue(Queue):
             started=started,
             scheduled=scheduled,
             failed=failed,
-            workers=workers,
+            workers=int(self.connection.exists(*workers)) if workers else 0,
             paused=bool(paused),
             oldest_queued_seconds=self.queued_seconds(oldest),
         )

@@ -10,7 +10,7 @@ from redis import Redis
 from data.database import open_database
 from data.errors import SettingsError
 from data.manifest_records import ManifestRecord
-from data.policy import Policy, decide_policy
+from data.policy import Policy, PolicyDecision, decide_policy
 from data.secscan.clair import ClairClient
 from data.secscan.layers import LayerLinks, LayerLocation
 from data.secscan.registry_links import RegistryLinks, load_instance_key
@@ -105,21 +105,26 @@ class StorageLinks:
 
 
 def build_policy(settings: Settings) -> Callable[[ManifestRecord], Policy]:
+    return lambda record: (
+        decide_for(settings, record.namespace, record.repository, proxied=record.proxied).policy
+    )
+
+
+def decide_for(
+    settings: Settings, namespace: str, repository: str, *, proxied: bool
+) -> PolicyDecision:
     """Decides by RESCAN_POLICY, with one exception: Quay's V2 indexer visits only rows that exist.
 
     Under it a deleted row would never be indexed, so `cycle` is immediate there.
     """
-
-    def decide(record: ManifestRecord) -> Policy:
-        decision = decide_policy(
-            settings.rescan.policy,
-            record.namespace,
-            record.repository,
-            auto_reset=settings.rescan.auto_reset_security_status,
-            proxied=record.proxied,
-        )
-        if decision.policy is Policy.CYCLE and settings.features.security_scanner_v2:
-            return Policy.IMMEDIATE
-        return decision.policy
-
-    return decide
+    decision = decide_policy(
+        settings.rescan.policy,
+        namespace,
+        repository,
+        auto_reset=settings.rescan.auto_reset_security_status,
+        proxied=proxied,
+    )
+    if decision.policy is Policy.CYCLE and settings.features.security_scanner_v2:
+        rule = f"{decision.rule}, where cycle is immediate under FEATURE_SECURITY_SCANNER_V2"
+        return PolicyDecision(Policy.IMMEDIATE, rule)
+    return decision

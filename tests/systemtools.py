@@ -28,7 +28,9 @@ class SystemTool:
 
 CHROMIUM = SystemTool("chromium", "chromium", "the tests of the page in a browser")
 PROMTOOL = SystemTool("promtool", "prometheus", "the tests of alerts and dashboard by Prometheus")
-TOOLS = (CHROMIUM, PROMTOOL)
+PROMETHEUS = SystemTool("prometheus", "prometheus", "the queries of the dashboard")
+ZSH = SystemTool("zsh", "zsh", "the completion of the command line in zsh")
+TOOLS = (CHROMIUM, PROMTOOL, PROMETHEUS, ZSH)
 
 
 def missing() -> list[str]:

@@ -8,6 +8,8 @@ from pathlib import Path
 
 import pytest
 import yaml
+from typer.core import TyperGroup
+from typer.main import get_command
 
 from data.metrics import GAUGES, Metrics
 from data.secscan.rescan import Outcome
@@ -111,15 +113,33 @@ def test_every_alert_has_its_paragraph_and_no_paragraph_is_without_an_alert() ->
     assert set(re.findall(r"^\*\*(\w+)\*\*:", section, re.MULTILINE)) == alerts
 
 
-def test_every_command_in_the_readme_exists() -> None:
+def test_every_command_is_in_the_readme_and_the_other_way_round() -> None:
     commands = {
         each.name or getattr(each.callback, "__name__", "") for each in app.registered_commands
     }
     assert set(re.findall(r"python -m queues (\w+)", README)) <= commands
+    table = README.partition("<!-- commands")[2].partition("<!-- /commands -->")[0]
+    assert set(re.findall(r"^\| `(\w+)[^`]*` \|", table, re.MULTILINE)) == commands
     modules = set(re.findall(r"python -m (workers\.\w+)", README))
     assert modules
     for module in modules:
         assert (ROOT / f"{module.replace('.', '/')}.py").exists(), module
+
+
+def test_every_option_in_the_readme_exists() -> None:
+    """Options are written as they are typed, beside the command that takes them."""
+    named = re.findall(r"python -m queues (\w+)([^\n|]*)", README)
+    table = README.partition("<!-- commands")[2].partition("<!-- /commands -->")[0]
+    named += re.findall(r"^\| `(\w+)[^`]*` \|(.*)$", table, re.MULTILINE)
+    group = get_command(app)
+    assert isinstance(group, TyperGroup)
+    seen = set()
+    for command, rest in named:
+        options = {option for each in group.commands[command].params for option in each.opts}
+        wanted = set(re.findall(r"--[a-z][a-z-]*", rest.partition("#")[0]))
+        assert wanted <= options, command
+        seen |= wanted
+    assert {"--wait", "--all-failed", "--dry-run"} <= seen
 
 
 def test_every_promise_names_a_test_that_exists() -> None:

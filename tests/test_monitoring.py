@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import math
 import subprocess
+import sys
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -12,15 +15,20 @@ import pytest
 import requests
 import yaml
 from redis import Redis
+from rich.console import Console
 
 from data.metrics import metric_names
+from data.secscan.status import IndexStatus
 from data.settings import build_settings
 from tests import monitoring
 from tests.monitoring import ALERT_TESTS, ALERTS, RATE_INTERVAL, metrics_in
 from tests.servers import free_port, wait_until
-from tests.systemtools import PROMTOOL
+from tests.systemtools import PROMETHEUS, PROMTOOL
 from tests.workers.ops.conftest import Running, ops_config, serving
 from tests.workers.ops.opsdata import fill
+from workers.demo.__main__ import play
+from workers.demo.environment import Environment, running_environment
+from workers.demo.interruption import Interruption
 from workers.wiring import build_reporter
 
 ALERT_NAMES = {rule["alert"] for rule in monitoring.alert_rules()}
@@ -94,6 +102,23 @@ if PROMTOOL.path is not None:
         # The blob that was given up before the first scrape was never seen to be.
         assert {rule["name"] for rule in rules if rule["state"] != "inactive"} == set()
 
+    def test_every_query_has_data_of_the_demo(tmp_path: Path) -> None:
+        """From the proxied pull to the scan, by the demo's own processes: no series, no NaN."""
+        with monitored_demo(tmp_path) as (environment, prometheus):
+            report = play(environment, None, Console(quiet=True), quiet=True)
+            assert report.ok
+            scanned = sum(row.after == IndexStatus.COMPLETED for row in report.rows)
+            jobs = 'max by (outcome) (quay_rescan_jobs_total{reason="event",outcome="completed"})'
+            wait_until(
+                lambda: values(prometheus.query(jobs)) == [scanned], 30, "the last job is counted"
+            )
+            for query in monitoring.dashboard_queries():
+                asked = query.replace(RATE_INTERVAL, "5m")
+                found = values(prometheus.query(asked))
+                assert any(not math.isnan(value) for value in found), f"no data: {asked}"
+            rows = prometheus.query("quay_proxy_cache_blob_bytes_total > 0")
+            assert rows[0]["metric"]["job"] == "quay-rescan"
+
     def test_format_of_the_metrics_is_as_prometheus_wants_it(busy: Running) -> None:
         metrics = busy.get("/metrics").text
         done = subprocess.run(
@@ -121,7 +146,7 @@ class Prometheus:
         }
         config.write_text(yaml.safe_dump(settings))
         command = [
-            "prometheus",
+            str(PROMETHEUS.path),
             f"--config.file={config}",
             f"--storage.tsdb.path={directory / 'tsdb'}",
             f"--web.listen-address={self.url.removeprefix('http://')}",
@@ -154,6 +179,32 @@ class Prometheus:
             return bool(scraped) and all(rule["health"] != "unknown" for rule in self.rules())
         except requests.ConnectionError:
             return False
+
+
+def values(found: list[Any]) -> list[float]:
+    return [float(each["value"][1]) for each in found]
+
+
+@contextmanager
+def monitored_demo(directory: Path) -> Iterator[tuple[Environment, Prometheus]]:
+    """The demo, about to begin, with an ops server beside it that Prometheus scrapes already."""
+    log: list[str] = []
+    with running_environment(Interruption(), log, log.append) as environment:
+        config = yaml.safe_load(environment.workers.config.read_text())
+        port = free_port()
+        path = directory / "ops.yaml"
+        path.write_text(yaml.safe_dump(config | {"RESCAN_OPS_LISTEN": f"127.0.0.1:{port}"}))
+        command = [sys.executable, "-m", "workers.opsserver", "--config", str(path)]
+        with (directory / "ops.log").open("w") as stream:
+            ops = subprocess.Popen(command, stderr=stream)
+        prometheus = Prometheus(directory, f"http://127.0.0.1:{port}")
+        try:
+            wait_until(prometheus.is_ready, 60, "Prometheus has scraped the demo's ops server")
+            yield environment, prometheus
+        finally:
+            prometheus.stop()
+            ops.terminate()
+            ops.wait(20)
 
 
 @pytest.fixture

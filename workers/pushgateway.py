@@ -52,7 +52,7 @@ def pushing(
         yield
     finally:
         ended.set()
-        pusher.join(1.0)
+        pusher.join(2.0)
 
 
 def push_until(

@@ -38,6 +38,9 @@ log = structlog.get_logger()
 POP_SECONDS = 1
 # How often a worker shows that it lives and does its share of the housekeeping.
 ROUND_SECONDS = 1.0
+# A worker's record in Redis lives this long after its last sign of life, one a second between jobs
+# and one every HEARTBEAT_SECONDS in a job. RQ's own 480 s would show the dead as workers.
+WORKER_LIFE_SECONDS = 60
 
 
 class RescanProcess(SimpleWorker):
@@ -116,7 +119,7 @@ class RescanProcess(SimpleWorker):
 
     def go_round(self) -> None:
         """What has to be done every ROUND_SECONDS, however many jobs there are."""
-        self.heartbeat()
+        self.heartbeat(WORKER_LIFE_SECONDS)
         self.register_again()
         self.housekeeping.run()
         self.after_job()
@@ -138,10 +141,10 @@ class RescanProcess(SimpleWorker):
         return self.pop(None if timeout is None else POP_SECONDS)
 
     def heartbeat(self, timeout: int | None = None, pipeline: Pipeline | None = None) -> None:
-        """RQ's, in one round trip, and no more often than `go_round` and `beat` do."""
+        """RQ's, in one round trip. RQ's own after each job is left to the next `go_round`."""
         if pipeline is not None:
             super().heartbeat(timeout, pipeline)
-        elif timeout is not None or time.monotonic() >= self.next_round:
+        elif timeout is not None:
             with self.connection.pipeline(transaction=False) as one_trip:
                 super().heartbeat(timeout, one_trip)
                 one_trip.execute()
@@ -153,7 +156,7 @@ class RescanProcess(SimpleWorker):
         with self.connection.pipeline() as pipeline:
             pipeline.hset(self.key, mapping=self.serialize())
             worker_registration.register(self, pipeline)
-            pipeline.expire(self.key, self.worker_ttl + 60)
+            pipeline.expire(self.key, WORKER_LIFE_SECONDS)
             pipeline.execute()
 
     def pop(self, timeout: int | None) -> tuple[Job, Queue] | None:
@@ -233,7 +236,7 @@ class RescanProcess(SimpleWorker):
         job.ended_at = now()
 
     def show_life(self) -> None:
-        self.heartbeat(self.job_monitoring_interval + 60)
+        self.heartbeat(WORKER_LIFE_SECONDS)
 
     def owns(self, execution: Execution) -> bool:
         """Whether nobody took this worker for dead and gave its job to another."""

@@ -19,10 +19,9 @@ from redis_lock import Lock
 from data.blob_records import find_blobs
 from data.completion import SharingManifest
 from data.database import connection
-from data.errors import DataError, ManifestError
+from data.errors import DataError
 from data.faultpoints import FaultPoint, reach
 from data.manifest_records import ManifestRecord
-from data.manifests import parse_manifest
 from data.models import QueueItem, utcnow
 from data.policy import Policy
 from data.secscan.status import CLAIM_LIFETIME, Reason, read_claim, read_metadata
@@ -32,13 +31,14 @@ from data.sweep import (
     Stuck,
     find_complete,
     find_exhausted_items,
+    is_image,
     last_manifest_id,
     load_claims,
     next_page,
 )
 from queues.blobwork import ask_for_config, read_blob_work
 from queues.errors import InvalidWork
-from queues.rescanqueue import Enqueued, RescanQueue, job_id_of
+from queues.rescanqueue import Enqueued, RescanQueue, backfill_lane, job_id_of
 from queues.unscannable import Unscannable
 from queues.workqueue import WorkItem, WorkQueue
 from workers.process import Process, run_worker
@@ -56,6 +56,9 @@ log = structlog.get_logger()
 
 # A sweeper that died is replaced this soon; one that lives renews its lock.
 LOCK_SECONDS = 20
+# Beyond so many queued jobs the sweep adds to the backfill's lane: the first sweep beside an old
+# Quay may find a million manifests, and no new pull is to wait behind them.
+MOST_SWEPT_AHEAD = 200
 LIVE_JOB = frozenset({b"queued", b"started", b"scheduled"})
 
 
@@ -127,21 +130,28 @@ class Sweeper:
         if stuck is Stuck.CLAIMED:
             manifest_ids = self.without_live_claims(load_claims(manifest_ids))
         complete = find_complete(self.unscannable.without(manifest_ids))
-        images = [each for each in complete if is_scannable(each)]
+        images = [each for each in complete if is_image(each)]
         others = {each.completed.manifest_id for each in complete} - {
             each.completed.manifest_id for each in images
         }
         self.unscannable.add(sorted(others))
         wanted = [each for each in images if self.decide_policy(record_of(each)) is not Policy.OFF]
-        counts = self.queue.enqueue_rescans(
-            [each.completed.manifest_id for each in wanted], Reason.SWEEP, timeout=self.timeout
-        )
         return Swept(
             stuck=len(wanted),
-            enqueued=counts[Enqueued.QUEUED],
+            enqueued=self.enqueue([each.completed.manifest_id for each in wanted]),
             unscannable=len(others),
             configs_asked_for=sum(ask_for_config(self.items, each.completed) for each in wanted),
         )
+
+    def enqueue(self, manifest_ids: list[int]) -> int:
+        """Returns how many jobs are new. See `MOST_SWEPT_AHEAD`."""
+        room = max(0, MOST_SWEPT_AHEAD - self.redis.llen(self.queue.key))
+        backfill = RescanQueue(backfill_lane(self.queue.name), connection=self.redis)
+        parts = [(self.queue, manifest_ids[:room]), (backfill, manifest_ids[room:])]
+        counts = [
+            lane.enqueue_rescans(ids, Reason.SWEEP, timeout=self.timeout) for lane, ids in parts
+        ]
+        return sum(each[Enqueued.QUEUED] for each in counts)
 
     def without_live_claims(self, claims: list[ClaimedRow]) -> list[int]:
         """The manifests whose claim is dead: too old, or ours and without a job that lives."""
@@ -189,14 +199,6 @@ def work_item(item: QueueItem) -> WorkItem:
         state_id=item.state_id,
         retries_remaining=item.retries_remaining,
     )
-
-
-def is_scannable(complete: SharingManifest) -> bool:
-    try:
-        manifest = parse_manifest(complete.manifest_bytes, complete.media_type)
-    except ManifestError:
-        return False
-    return manifest.unscannable is None
 
 
 def is_dead(claim: ClaimedRow, now: datetime, *, job_lives: bool) -> bool:

@@ -39,6 +39,7 @@ class JobState:
 
     status: str  # queued, started, scheduled, finished, failed, canceled
     lane: str = ""
+    attempts: int = 1  # this one included
     waiting_for: str = ""  # why it runs again later
     error: str = ""  # why it failed
 

@@ -7,7 +7,7 @@ each just before it is indexed, on a lane of its own, so that a new pull never w
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Annotated
 
@@ -21,24 +21,25 @@ from rich.progress import (
 )
 
 from data.completion import SharingManifest
-from data.errors import ManifestError
-from data.manifests import parse_manifest
+from data.policy import Policy
 from data.secscan.status import Reason
-from data.sweep import Stuck, find_complete, last_manifest_id, next_page
+from data.sweep import Stuck, find_stuck_images, last_manifest_id, require_proxy_organization
 from queues.commands.context import ConfigOption, Context, open_context
 from queues.commands.output import JsonOption, console, print_json, reported, say
 from queues.rescanqueue import Enqueued
+from queues.wiring import decide_for
 
 WALKS = (Stuck.UNSUPPORTED, Stuck.NO_ROW)
 
 
 @dataclass(slots=True)
 class Tally:
-    """What a backfill found."""
+    """What a backfill found; `policy_off` manifests are stuck too, and left alone."""
 
     stuck: int = 0
     queued: int = 0
-    started: float = field(default_factory=time.monotonic)
+    policy_off: int = 0
+    started: float = 0.0  # by the monotonic clock
 
 
 @reported
@@ -58,9 +59,12 @@ def backfill(
 ) -> None:
     """Enqueue every manifest that is stuck already. Ctrl-C, and run it again: it goes on."""
     context = open_context(config, with_database=True)
-    if restart or dry_run:
+    if organization is not None:
+        require_proxy_organization(organization)
+    if restart and not dry_run:
         context.redis.delete(cursor_key(context, organization))
-    tally, last = Tally(), last_manifest_id()
+    walk = Walk(context, organization, dry_run=dry_run, rate=rate)
+    tally, last = walk.tally, last_manifest_id()
     with Progress(
         TextColumn("looked at"),
         BarColumn(),
@@ -70,60 +74,78 @@ def backfill(
         disable=as_json,
     ) as progress:
         task = progress.add_task("backfill", total=last * len(WALKS))
-        for looked_at in run(context, organization, last, tally, dry_run=dry_run, rate=rate):
-            progress.update(task, completed=looked_at)
+        for number, after in walk.run():
+            progress.update(task, completed=number * last + min(after, last))
+        progress.update(task, completed=last * len(WALKS))
     if as_json:
-        print_json({"stuck": tally.stuck, "queued": tally.queued, "dry_run": dry_run})
-    else:
-        verb = "would be queued" if dry_run else f"found, {tally.queued:,} queued now"
-        say(f"{tally.stuck:,} stuck manifests {verb}.")
+        found = {"stuck": tally.stuck, "queued": tally.queued, "policy_off": tally.policy_off}
+        print_json(found | {"dry_run": dry_run})
+        return
+    verb = "would be queued" if dry_run else f"found, {tally.queued:,} queued now"
+    say(f"{tally.stuck:,} stuck manifests {verb}.")
+    if tally.policy_off:
+        say(f"{tally.policy_off:,} more are left alone: RESCAN_POLICY says off.")
 
 
-def run(
-    context: Context,
-    organization: str | None,
-    last: int,
-    tally: Tally,
-    *,
-    dry_run: bool,
-    rate: float | None,
-) -> Iterator[int]:
-    """Page after page; yields how many ids were looked at, over both walks."""
-    key = cursor_key(context, organization)
-    for number, stuck in enumerate(WALKS):
-        after = int(context.redis.hget(key, stuck.value) or 0)
-        while after < last:
-            page = next_page(stuck, after, namespace=organization)
-            images = [each for each in find_complete(page.manifest_ids) if is_image(each)]
-            tally.stuck += len(images)
-            if not dry_run:
-                tally.queued += enqueue(context, images)
-                context.redis.hset(key, stuck.value, page.after)
-                slow_down(tally, rate)
-            after = page.after
-            yield number * last + min(after, last)
-    context.redis.delete(key)
+@dataclass(frozen=True, slots=True)
+class Walk:
+    """One backfill over all manifests, a page at a time. `rate` is in manifests a second."""
 
+    context: Context
+    organization: str | None
+    dry_run: bool
+    rate: float | None
+    tally: Tally = field(default_factory=Tally)
 
-def enqueue(context: Context, images: list[SharingManifest]) -> int:
-    ids = [each.completed.manifest_id for each in images]
-    counts = context.backfill.enqueue_rescans(ids, Reason.SWEEP, timeout=context.timeout)
-    return counts[Enqueued.QUEUED]
+    def run(self) -> Iterator[tuple[int, int]]:
+        """Yields where it is: the number of the walk, and the id up to which it has looked.
 
+        A dry run looks at everything, and leaves a backfill that was cut short where it is.
+        """
+        self.tally.started = time.monotonic()
+        key = cursor_key(self.context, self.organization)
+        for number, stuck in enumerate(WALKS):
+            after = 0 if self.dry_run else int(self.context.redis.hget(key, stuck.value) or 0)
+            for page in find_stuck_images(stuck, after=after, namespace=self.organization):
+                wanted = [each for each in page.images if not self.is_off(each)]
+                self.tally.policy_off += len(page.images) - len(wanted)
+                for part in self.in_parts(wanted):
+                    self.enqueue(part)
+                    yield number, part[-1].completed.manifest_id
+                if not self.dry_run:
+                    self.context.redis.hset(key, stuck.value, page.after)
+                yield number, page.after
+        if not self.dry_run:
+            self.context.redis.delete(key)
 
-def is_image(complete: SharingManifest) -> bool:
-    try:
-        manifest = parse_manifest(complete.manifest_bytes, complete.media_type)
-    except ManifestError:
-        return False
-    return manifest.unscannable is None
+    def is_off(self, image: SharingManifest) -> bool:
+        completed = image.completed
+        decision = decide_for(
+            self.context.settings, completed.namespace, completed.repository, proxied=True
+        )
+        return decision.policy is Policy.OFF
 
+    def in_parts(self, images: list[SharingManifest]) -> Iterator[list[SharingManifest]]:
+        """All at once, or what a second may have: a page at a time would come in bursts."""
+        size = len(images) if self.rate is None else max(1, int(self.rate))
+        for start in range(0, len(images), max(1, size)):
+            yield images[start : start + size]
 
-def slow_down(tally: Tally, rate: float | None) -> None:
-    """Waits until no more than `rate` a second were found since the start."""
-    if rate is not None:
-        ahead = tally.stuck / rate - (time.monotonic() - tally.started)
-        time.sleep(max(0.0, ahead))
+    def enqueue(self, images: Sequence[SharingManifest]) -> None:
+        self.tally.stuck += len(images)
+        if self.dry_run:
+            return
+        ids = [each.completed.manifest_id for each in images]
+        lane, timeout = self.context.backfill, self.context.timeout
+        counts = lane.enqueue_rescans(ids, Reason.SWEEP, timeout=timeout)
+        self.tally.queued += counts[Enqueued.QUEUED]
+        self.slow_down()
+
+    def slow_down(self) -> None:
+        """Waits until no more than `rate` a second were found since the start."""
+        if self.rate is not None:
+            ahead = self.tally.stuck / self.rate - (time.monotonic() - self.tally.started)
+            time.sleep(max(0.0, ahead))
 
 
 def cursor_key(context: Context, organization: str | None) -> str:

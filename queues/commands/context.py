@@ -13,13 +13,13 @@ from redis import Redis
 from data.authorities import trust_extra_authorities
 from data.errors import NotFoundError
 from data.manifest_records import ManifestRecord, find_manifest, load_manifest
-from data.policy import PolicyDecision, decide_policy
+from data.policy import PolicyDecision
 from data.secscan.story import Evidence, JobState, gather_evidence
 from data.settings import Settings, conf_directory, read_settings
 from queues.redisclient import open_redis
 from queues.rescanjob import RescanJob
 from queues.rescanqueue import RescanQueue, job_id_of
-from queues.wiring import build_database, build_queue
+from queues.wiring import build_database, build_queue, decide_for
 
 ConfigOption = Annotated[
     Path | None,
@@ -41,12 +41,8 @@ class Context:
         return int(self.settings.rescan.job_timeout)
 
     def policy(self, record: ManifestRecord) -> PolicyDecision:
-        return decide_policy(
-            self.settings.rescan.policy,
-            record.namespace,
-            record.repository,
-            auto_reset=self.settings.rescan.auto_reset_security_status,
-            proxied=record.proxied,
+        return decide_for(
+            self.settings, record.namespace, record.repository, proxied=record.proxied
         )
 
     def job_state(self, manifest_id: int) -> JobState | None:
@@ -56,6 +52,7 @@ class Context:
         return JobState(
             status=job.get_status(refresh=False).value,
             lane=job.origin,
+            attempts=(job.number_of_retries or 0) + 1,
             waiting_for=str(job.meta.get("waiting_for", "")),
             error=job.failure_reason(),
         )

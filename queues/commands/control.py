@@ -10,6 +10,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
 
 from queues.commands.context import ConfigOption, Context, open_context
 from queues.commands.output import EXIT_NOT_DONE, JsonOption, console, print_json, reported, say
+from queues.commands.standstill import standstill
 
 LOOK_SECONDS = 0.2
 
@@ -47,6 +48,9 @@ def drain(
     context = open_context(config)
     deadline = None if timeout is None else time.monotonic() + timeout
     first = left = remaining(context)
+    if left and not as_json:
+        for line in standstill(context):
+            say(line)
     with Progress(
         TextColumn("draining"),
         BarColumn(),
@@ -63,7 +67,7 @@ def drain(
     if as_json:
         print_json({"empty": left == 0, "left": left})
     else:
-        say("Empty." if left == 0 else f"{left} jobs are left.")
+        say("Empty." if left == 0 else f"{left:,} {'job is' if left == 1 else 'jobs are'} left.")
     if left:
         raise typer.Exit(EXIT_NOT_DONE)
 

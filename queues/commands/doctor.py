@@ -6,19 +6,32 @@ import hashlib
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
 
+import requests
 import typer
 from redis.exceptions import RedisError
 
-from data.errors import DatabaseUnavailable, DataError, SettingsError
+from data.errors import DatabaseUnavailable, DataError, SettingsError, StorageUnavailable
 from data.models import ALL_MODELS, NEWER_COLUMNS, database_proxy
+from data.secscan.layers import LayerLocation
 from queues.commands.context import ConfigOption, Context, open_context
-from queues.commands.output import EXIT_NOT_DONE, JsonOption, print_json, reported, say
+from queues.commands.output import (
+    EXIT_NOT_DONE,
+    JsonOption,
+    one_line,
+    print_json,
+    reported,
+    say,
+)
 from queues.errors import QueueError
 from queues.wiring import build_layer_links, build_scanner, build_storage
 
 OLDEST_REDIS = (6, 2)
 # Tables of Quay's that only some of its features have.
 OPTIONAL_TABLES = frozenset({"repositorynotification", "externalnotificationevent"})
+# What is written to storage: the same few bytes each time, so the same blob.
+CONTENT = b"written by python -m queues doctor"
+DIGEST = f"sha256:{hashlib.sha256(CONTENT).hexdigest()}"
+LINK_SECONDS = 10
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,9 +70,9 @@ def run_check(name: str, check: Callable[[Context], str], context: Context) -> F
     try:
         return Finding(name, True, check(context))
     except (DataError, QueueError) as error:
-        return Finding(name, False, str(error))
+        return Finding(name, False, one_line(str(error)))
     except RedisError as error:
-        return Finding(name, False, f"{error}; check RESCAN_REDIS and that it runs")
+        return Finding(name, False, f"{one_line(str(error))}; check RESCAN_REDIS and that it runs")
 
 
 def check_database() -> str:
@@ -95,14 +108,11 @@ def check_redis(context: Context) -> str:
 
 def check_storage(context: Context) -> str:
     """Writes a blob of a few bytes, the same each time, and reads it back."""
-    storage = build_storage(context.settings)
-    content = b"written by python -m queues doctor"
-    digest = f"sha256:{hashlib.sha256(content).hexdigest()}"
-    store = storage.preferred
-    with store.open_write(digest) as writer:
-        writer.write(content)
+    store = build_storage(context.settings).preferred
+    with store.open_write(DIGEST) as writer:
+        writer.write(CONTENT)
         writer.commit()
-    if b"".join(store.read(digest)) != content:
+    if b"".join(store.read(DIGEST)) != CONTENT:
         raise SettingsError(
             "DISTRIBUTED_STORAGE_CONFIG", f"location {store.location} gives other bytes back"
         )
@@ -110,18 +120,36 @@ def check_storage(context: Context) -> str:
 
 
 def check_layer_links(context: Context) -> str:
+    """Has a link made to what `check_storage` wrote, and follows it as Clair would.
+
+    A link to the registry is made only: the registry knows no blob that no manifest names.
+    """
     storage = build_storage(context.settings)
-    digest = f"sha256:{hashlib.sha256(b'').hexdigest()}"
-    if storage.preferred.presign(digest, 60) is not None:
-        return "the storage presigns"
-    build_layer_links(context.settings, storage)
-    key = context.settings.registry.service_key_path
-    if context.settings.rescan.layer_server_url is None and not key.exists():
-        raise SettingsError(
-            "INSTANCE_SERVICE_KEY_LOCATION",
-            f"{key} is not there, and this storage can't presign: Clair couldn't fetch a layer",
-        )
-    return "signed by the instance's key"
+    location = build_layer_links(context.settings, storage).locate("doctor", "doctor", DIGEST)
+    if storage.preferred.presign(DIGEST, LINK_SECONDS) is not None:
+        follow(location, "DISTRIBUTED_STORAGE_CONFIG")
+        return "the storage presigns, and its link can be followed from here"
+    if context.settings.rescan.layer_server_url is not None:
+        follow(location, "RESCAN_LAYER_SERVER_URL")
+        return "the layer server's link can be followed from here"
+    return f"to {context.settings.registry.server_hostname}, signed by the instance's key"
+
+
+def follow(location: LayerLocation, key: str) -> None:
+    """Raises `StorageUnavailable`, without the link: whoever has it may read the layer."""
+    headers = {name: ", ".join(values) for name, values in location.headers.items()}
+    try:
+        answer = requests.get(location.uri, headers=headers, timeout=LINK_SECONDS)
+    except requests.RequestException as error:
+        problem = f"can't be followed from here ({type(error).__name__})"
+    else:
+        if answer.ok and answer.content == CONTENT:
+            return
+        problem = f"is answered with {answer.status_code}, not with the layer"
+    raise StorageUnavailable(
+        f"the link to a layer {problem}; check the address and keys in {key}, "
+        "and that Clair can reach it"
+    )
 
 
 def check_scanner(context: Context) -> str:

@@ -3,32 +3,22 @@
 from __future__ import annotations
 
 import sys
-import time
-from collections.abc import Iterable, Iterator
-from contextlib import nullcontext
+from collections.abc import Iterator
 from typing import Annotated, Any
 
 import typer
-from rich.live import Live
-from rich.text import Text
 from rq.utils import as_text
 
 from data.errors import NotFoundError
 from data.manifest_records import ManifestRecord, find_children
+from data.policy import Policy
 from data.secscan.status import Reason
-from data.sweep import Stuck, find_complete, last_manifest_id, next_page
+from data.sweep import Stuck, find_stuck_images, require_proxy_organization
 from queues.commands.context import ConfigOption, Context, open_context, resolve
-from queues.commands.output import (
-    EXIT_NOT_DONE,
-    JsonOption,
-    console,
-    fail,
-    print_json,
-    reported,
-    say,
-)
+from queues.commands.output import EXIT_NOT_DONE, JsonOption, fail, print_json, reported, say
+from queues.commands.waiting import wait_for_outcomes
 from queues.rescanjob import RescanJob
-from queues.rescanqueue import Enqueued, job_id_of, manifest_id_of
+from queues.rescanqueue import Enqueued, RescanQueue, job_id_of, manifest_id_of
 
 WORDS = {
     Enqueued.QUEUED: "queued now",
@@ -36,8 +26,6 @@ WORDS = {
     Enqueued.RUNNING: "is running; it is looked at once more afterwards",
     Enqueued.LEFT_ALONE: "failed a short while ago; left alone",
 }
-ENDED = frozenset({"finished", "failed", "canceled", "stopped"})
-LOOK_SECONDS = 0.1
 
 References = Annotated[
     list[str] | None,
@@ -70,6 +58,8 @@ def enqueue(
     if not as_json:
         for answer in answers:
             say(f"{answer['job_id']}  {answer['repository']}  {answer['words']}")
+        if not answers:
+            say("No manifest is stuck there.")
     ok = wait_for_outcomes(context, answers, quiet=as_json) if wait else True
     if as_json:
         print_json(answers)
@@ -95,14 +85,11 @@ def choose(
 
 
 def stuck_of(organization: str) -> Iterator[ManifestRecord]:
-    last = last_manifest_id()
+    require_proxy_organization(organization)
     for stuck in (Stuck.UNSUPPORTED, Stuck.NO_ROW):
-        after = 0
-        while after < last:
-            page = next_page(stuck, after, namespace=organization)
-            after = page.after
-            for complete in find_complete(page.manifest_ids):
-                yield resolve(None, complete.completed.manifest_id)
+        for page in find_stuck_images(stuck, namespace=organization):
+            for image in page.images:
+                yield resolve(None, image.completed.manifest_id)
 
 
 def ask(context: Context, record: ManifestRecord, reason: Reason) -> dict[str, Any]:
@@ -115,38 +102,6 @@ def ask(context: Context, record: ManifestRecord, reason: Reason) -> dict[str, A
         "enqueued": enqueued.name.lower(),
         "words": WORDS[enqueued],
     }
-
-
-def wait_for_outcomes(context: Context, answers: list[dict[str, Any]], *, quiet: bool) -> bool:
-    """Waits until every job has ended; notes each outcome. True if all of them are scanned."""
-    waiting = {answer["job_id"]: answer for answer in answers}
-    live = Live(console=console(), transient=True) if not quiet else None
-    with live or nullcontext():
-        while waiting:
-            for job_id in list(waiting):
-                outcome = outcome_of(context, job_id)
-                if outcome is not None:
-                    waiting.pop(job_id)["outcome"] = outcome
-            if live is not None:
-                live.update(Text(f"waiting for {len(waiting)} of {len(answers)} rescans"))
-            if waiting:
-                time.sleep(LOOK_SECONDS)
-    if not quiet:
-        for answer in answers:
-            say(f"{answer['job_id']}  {answer['outcome']}")
-    return all(answer["outcome"] in {"completed", "up_to_date"} for answer in answers)
-
-
-def outcome_of(context: Context, job_id: str) -> str | None:
-    """How the job ended; None while it hasn't."""
-    job = RescanJob.fetch_quietly(job_id, context.redis)
-    if job is None:
-        return "gone"
-    status = job.get_status(refresh=False).value
-    if status not in ENDED:
-        return None
-    result = job.return_value()
-    return str(result["outcome"]) if isinstance(result, dict) else status
 
 
 @reported
@@ -163,22 +118,28 @@ def retry(
     if all_failed == (reference is not None or manifest_id is not None):
         fail("name one manifest, or --all-failed")
     context = open_context(config, with_database=not all_failed)
-    ids = list(failed_ids(context)) if all_failed else [resolve(reference, manifest_id).manifest_id]
-    counts = context.queue.enqueue_rescans(ids, Reason.MANUAL, timeout=context.timeout)
-    queued = counts[Enqueued.QUEUED]
-    if as_json:
-        print_json({"asked": len(ids), "queued": queued})
+    if all_failed:
+        wanted = [(lane, list(failed_ids(lane))) for lane in (context.queue, context.backfill)]
     else:
-        say(f"{queued} of {len(ids)} queued now")
+        wanted = [(context.queue, [resolve(reference, manifest_id).manifest_id])]
+    queued = sum(
+        lane.enqueue_rescans(ids, Reason.MANUAL, timeout=context.timeout)[Enqueued.QUEUED]
+        for lane, ids in wanted
+    )
+    asked = sum(len(ids) for _, ids in wanted)
+    if as_json:
+        print_json({"asked": asked, "queued": queued})
+    else:
+        say(f"{queued} of {asked} queued now")
 
 
-def failed_ids(context: Context) -> Iterable[int]:
-    for lane in (context.queue, context.backfill):
-        entries: list[Any] = list(context.redis.zrange(f"rq:failed:{lane.name}", 0, -1))
-        for entry in entries:
-            text = as_text(entry)
-            if text.removeprefix("rescan-").isdigit():
-                yield manifest_id_of(text)
+def failed_ids(lane: RescanQueue) -> Iterator[int]:
+    """What failed on one lane is tried again there: no pull waits behind a failed backfill."""
+    entries: list[Any] = list(lane.connection.zrange(f"rq:failed:{lane.name}", 0, -1))
+    for entry in entries:
+        text = as_text(entry)
+        if text.removeprefix("rescan-").isdecimal():
+            yield manifest_id_of(text)
 
 
 @reported
@@ -200,6 +161,10 @@ def cancel(
         print_json({"job_id": job_id_of(record.manifest_id), "canceled": canceled, "was": status})
     elif canceled:
         say(f"{job_id_of(record.manifest_id)} is canceled")
+        if record.proxied and context.policy(record).policy is not Policy.OFF:
+            say(
+                "If it is stuck the sweep asks for it again; set RESCAN_POLICY to off to stop that."
+            )
     else:
         say(f"{job_id_of(record.manifest_id)} is not waiting (it is: {status})")
     if not canceled:

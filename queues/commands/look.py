@@ -4,18 +4,22 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import asdict
 from enum import StrEnum
 from typing import Annotated, Any
 
 import typer
+from rich.console import Group
 from rich.live import Live
 from rich.table import Table
+from rich.text import Text
 from rq.utils import as_text
 
 from data.secscan.story import Evidence, Story, tell_story
 from queues.commands.context import ConfigOption, Context, open_context, resolve
 from queues.commands.output import JsonOption, console, print_json, print_table, reported, say
+from queues.commands.standstill import standstill
 from queues.rescanjob import RescanJob
 from queues.rescanqueue import RescanQueue
 
@@ -39,22 +43,34 @@ def status(
 ) -> None:
     """What is queued, started, scheduled and failed, and how many workers there are."""
     context = open_context(config)
-    if as_json:
+    if watch:
+        watch_status(context, as_json=as_json)
+    elif as_json:
         print_json(depths(context))
-    elif watch:
-        with Live(console=console(), refresh_per_second=4) as live:
-            while True:
-                live.update(status_table(context))
-                time.sleep(WATCH_SECONDS)
     else:
-        console().print(status_table(context))
-        if context.queue.depth().paused:
-            say("Paused: no worker takes a job until `python -m queues resume`.")
+        console().print(status_view(context))
+
+
+def watch_status(context: Context, *, as_json: bool) -> None:
+    """A live view, or a line of JSON a second, until Ctrl-C, which is its proper end."""
+    with suppress(KeyboardInterrupt):
+        if as_json:
+            while True:
+                print_json(depths(context), in_a_line=True)
+                time.sleep(WATCH_SECONDS)
+        with Live(status_view(context), console=console(), auto_refresh=False) as live:
+            while True:
+                time.sleep(WATCH_SECONDS)
+                live.update(status_view(context), refresh=True)
 
 
 def depths(context: Context) -> dict[str, Any]:
     """The main lane's figures, and the backfill's under `backfill`."""
     return asdict(context.queue.depth()) | {"backfill": asdict(context.backfill.depth())}
+
+
+def status_view(context: Context) -> Group:
+    return Group(status_table(context), *(Text(line) for line in standstill(context)))
 
 
 def status_table(context: Context) -> Table:
@@ -95,7 +111,7 @@ def list_jobs(
             [(row["job_id"], row["description"], row["why"]) for row in rows],
         )
     else:
-        say(f"No job is {name.value}.")
+        say("No job has failed." if name is ListName.FAILED else f"No job is {name.value}.")
 
 
 def jobs_of(lane: RescanQueue, name: ListName, limit: int) -> Iterator[RescanJob]:
@@ -139,7 +155,7 @@ def show(
         print_json(facts)
         return
     blobs = facts.pop("blobs")
-    print_table(("", ""), facts.items())
+    print_table(("", ""), [(name, value) for name, value in facts.items() if value != ""])
     if blobs:
         say("")
         print_table(("blob", "bytes", "placed"), [tuple(blob.values()) for blob in blobs])
@@ -160,8 +176,9 @@ def gather_facts(evidence: Evidence, story: Story) -> dict[str, Any]:
         "last indexed": f"{row.last_indexed:%Y-%m-%d %H:%M:%S} UTC" if row else "",
         "claimed by": row.claim.job if row and row.claim else "",
         "failures": row.retry_count if row else 0,
-        "error": row.error if row else "",
+        "last error": (row.error if row else "") or (job.error if job else ""),
         "job": f"{job.status} on {job.lane}" if job else "none",
+        "attempts": job.attempts if job else 0,
         "job waits for": job.waiting_for if job else "",
         "policy": f"{evidence.policy.policy.value} ({evidence.policy.rule})",
         "blobs": [

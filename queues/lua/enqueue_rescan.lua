@@ -60,8 +60,10 @@ local function serve_those_who_asked()
   if math.max(rank, known_rank) >= asked then redis.call("HDEL", KEYS[3], id) end
 end
 
--- A job that waits in the main lane stays there, whoever asks again.
-local promoted = lane == main and origin ~= main
+-- A job that waits in the main lane stays there, whoever asks again. One that waits in the
+-- backfill's is moved over for an event or a person; the sweep comes by every minute and would move
+-- the whole backfill in front of the next pull.
+local promoted = lane == main and origin ~= main and rank > 0
 local function write_wish()
   write_fields()
   if not promoted then redis.call("HSET", KEYS[1], "origin", origin) end

@@ -54,7 +54,8 @@ def test_each_engine_tells_the_same(database: str) -> None:
     failed = find_failed_manifests(10)
     assert sorted(each.manifest_id for each in failed) == sorted(filled.failed)
     waiting = find_waiting(QUEUE, 10)
-    assert sorted(each.manifest_id for each in waiting.manifests) == filled.waiting
+    assert [each.manifest_id for each in waiting.manifests] == filled.waiting
+    assert waiting.count == len(filled.waiting)
     assert waiting.oldest_due_seconds is not None
     assert 15 < waiting.oldest_due_seconds < 60
     assert load_names([filled.done[0]])[filled.done[0]][0] == "docker-hub/library/nginx"
@@ -107,6 +108,22 @@ def test_manifest_whose_layers_are_all_placed_waits_for_nothing(filled: Filled) 
         record_placement(digest, repository_id=1, location="default", size=9, keep_seconds=3600)
     waiting = [each.manifest_id for each in find_waiting(QUEUE, 10).manifests]
     assert sorted(waiting) == filled.waiting[1:]
+
+
+def test_all_that_wait_are_counted_though_few_are_listed(filled: Filled) -> None:
+    waiting = find_waiting(QUEUE, 2)
+    assert [each.manifest_id for each in waiting.manifests] == filled.waiting[:2]
+    assert (waiting.count, waiting.more) == (3, False)
+
+
+def test_placed_manifests_of_the_same_blob_crowd_nobody_out(filled: Filled) -> None:
+    """An item stays a while after the registry placed its blob; its manifests wait no more."""
+    for n in range(7):
+        digest = digest_of(f"docker-hub/library/nginx:3 layer {n}")
+        record_placement(digest, repository_id=1, location="default", size=9, keep_seconds=3600)
+    waiting = find_waiting(QUEUE, 1)
+    assert [each.manifest_id for each in waiting.manifests] == [filled.waiting[1]]
+    assert waiting.count == 2
 
 
 def test_items_of_other_queues_and_of_nobody_are_passed_over(filled: Filled) -> None:

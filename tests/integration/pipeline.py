@@ -123,11 +123,11 @@ class Pipeline:
             self.blob_worker.process_queue_item(item)
             done += 1
 
-    def run_rescan_worker(self) -> None:
-        """Has a rescan worker do what is queued, in this process."""
-        self.prepare_rescan_worker().work(burst=True, logging_level=None)
+    def run_rescan_worker(self, *, backfill: bool = False) -> None:
+        """Has a rescan worker do what is queued on one lane, in this process."""
+        self.prepare_rescan_worker(backfill=backfill).work(burst=True, logging_level=None)
 
-    def prepare_rescan_worker(self) -> RescanProcess:
+    def prepare_rescan_worker(self, *, backfill: bool = False) -> RescanProcess:
         process = Process(
             worker=WorkerType.RESCAN,
             settings=self.settings,
@@ -135,7 +135,7 @@ class Pipeline:
             burst=True,
             stop=Stop(),
         )
-        return rescanworker.prepare(process, backfill=False)
+        return rescanworker.prepare(process, backfill=backfill)
 
     def run(self) -> None:
         self.run_blob_worker()

@@ -17,6 +17,7 @@ from queues.rescanqueue import job_id_of
 from queues.unscannable import Unscannable
 from queues.wiring import build_policy
 from tests.integration.pipeline import Pipeline
+from workers import sweepworker
 from workers.demo.sampleimages import debian_image, helm_chart
 from workers.sweepworker import Sweeper, Swept
 
@@ -60,6 +61,22 @@ def test_complete_manifest_at_unsupported_is_found(quay: Pipeline, sweeper: Swee
     quay.run_rescan_worker()
     assert quay.status(manifest_id) is IndexStatus.COMPLETED
     assert run(sweeper) == Swept()
+
+
+def test_many_stuck_manifests_go_to_the_backfills_lane(
+    quay: Pipeline, sweeper: Sweeper, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The first sweep beside an old Quay finds very many; a new pull doesn't wait behind them."""
+    monkeypatch.setattr(sweepworker, "MOST_SWEPT_AHEAD", 1)
+    redis = quay.queue.connection
+    quay.queue.enqueue_rescan(4711, Reason.EVENT, timeout=660)
+    manifest_id = placed(quay)
+    assert run(sweeper).enqueued == 1
+    assert redis.lrange("rq:queue:rescan-backfill", 0, -1) == [job_id_of(manifest_id).encode()]
+    assert redis.lrange("rq:queue:rescan", 0, -1) == [b"rescan-4711"]
+    redis.delete("rq:queue:rescan")
+    assert run(sweeper).enqueued == 0, "it stays where it is"
+    assert redis.llen("rq:queue:rescan") == 0
 
 
 def test_complete_manifest_without_a_row_is_found(quay: Pipeline, sweeper: Sweeper) -> None:

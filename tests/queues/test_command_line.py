@@ -5,24 +5,19 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
-from collections.abc import Iterator
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import pytest
-import yaml
-from redis import Redis
-from typer.testing import CliRunner, Result
+from typer.testing import CliRunner
 
-from data.models import ManifestSecurityStatus
+from data.models import Manifest, ManifestSecurityStatus
 from data.secscan.status import IndexStatus, Reason
 from queues.__main__ import app
-from queues.rescanqueue import job_id_of
-from tests.integration.pipeline import Pipeline, pipeline
-from workers.demo.sampleimages import debian_image, helm_chart, multi_platform_image
+from queues.rescanqueue import RescanQueue, backfill_lane, job_id_of
+from tests.queues.conftest import IMAGE, Shell
+from workers.demo import scannerfaults
+from workers.demo.sampleimages import helm_chart, multi_platform_image
 
-IMAGE = debian_image("library/app")
 COMMANDS = [
     "enqueue",
     "status",
@@ -37,60 +32,6 @@ COMMANDS = [
     "backfill",
     "doctor",
 ]
-
-
-@dataclass(frozen=True)
-class Shell:
-    """Runs a command on the Quay of the test, in a terminal of 80 columns without colours."""
-
-    quay: Pipeline
-    config: Path
-
-    def run(self, *arguments: str, code: int = 0, stdin: str | None = None) -> Result:
-        result = CliRunner(env={"COLUMNS": "80"}).invoke(
-            app, [*arguments, "--config", str(self.config)], input=stdin
-        )
-        assert result.exit_code == code, result.output + repr(result.exception)
-        if "--json" not in arguments:
-            assert "\x1b" not in result.output
-        return result
-
-    def json(self, *arguments: str, code: int = 0) -> Any:
-        return json.loads(self.run(*arguments, "--json", code=code).stdout)
-
-
-@pytest.fixture
-def shell(sqlite_database: str, redis: Redis, tmp_path: Path) -> Iterator[Shell]:
-    with pipeline(sqlite_database, redis, tmp_path) as quay:
-        settings = quay.settings
-        address = {"host": "127.0.0.1", "port": settings.redis.port}
-        config = tmp_path / "config.yaml"
-        config.write_text(
-            yaml.safe_dump(
-                {
-                    "DB_URI": sqlite_database,
-                    "DISTRIBUTED_STORAGE_CONFIG": {
-                        "default": ["LocalStorage", {"storage_path": str(quay.storage_path)}]
-                    },
-                    "SECURITY_SCANNER_V4_ENDPOINT": quay.scanner.endpoint,
-                    "RESCAN_REDIS": address,
-                    "RESCAN_LAYER_SERVER_URL": str(settings.rescan.layer_server_url),
-                    "RESCAN_LAYER_SERVER_SECRET": "x",
-                }
-            )
-        )
-        yield Shell(quay, config)
-
-
-@pytest.fixture
-def complete(shell: Shell) -> int:
-    """A manifest whose blobs are placed and whose row says -2; nothing is queued."""
-    shell.quay.publish(IMAGE)
-    pulled = shell.quay.pull("proxy", IMAGE)
-    shell.quay.security_worker_looks_too_early(pulled.manifest_id)
-    shell.quay.run_blob_worker()
-    shell.quay.queue.empty()  # type: ignore[no-untyped-call]
-    return pulled.manifest_id
 
 
 def test_enqueue_says_the_job_and_whether_it_was_waiting(shell: Shell, complete: int) -> None:
@@ -158,6 +99,37 @@ def test_redis_that_is_away_is_one_sentence_and_exit_1(tmp_path: Path) -> None:
     assert "RESCAN_REDIS" in result.stderr
 
 
+def test_database_that_is_away_is_one_sentence_and_exit_1(shell: Shell) -> None:
+    config = shell.config.read_text().splitlines()
+    away = [line for line in config if not line.startswith("DB_URI")]
+    shell.config.write_text("\n".join([*away, "DB_URI: postgresql://u@127.0.0.1:9/quay"]))
+    result = shell.run("why", "proxy/library/app:1", code=1)
+    assert len(result.stderr.splitlines()) == 1
+    assert "DB_URI" in result.stderr
+
+
+def test_words_of_others_are_shown_as_text(shell: Shell, complete: int) -> None:
+    """Clair's and an upstream's words are no markup, no emoji, and no orders to the terminal."""
+    queue = shell.quay.queue
+    queue.enqueue_rescan(complete, Reason.EVENT, timeout=60)
+    fail(queue, complete, "no such file [/layer.tar] :key: [bold]x[/bold] \x1b[31mred\x9b2J")
+    for words in (
+        shell.run("list", "failed").stdout,
+        shell.run("why", "--manifest-id", str(complete)).stdout,
+        shell.run("show", "--manifest-id", str(complete)).stdout,
+    ):
+        assert "[/layer.tar] :key: [bold]x[/bold]" in " ".join(words.split())
+        assert "\x9b" not in words
+
+
+def fail(queue: RescanQueue, manifest_id: int, reason: str) -> None:
+    """What is left of a job that failed."""
+    job_id = job_id_of(manifest_id)
+    queue.connection.lrem(queue.key, 0, job_id)
+    queue.connection.hset(f"rq:job:{job_id}", mapping={"status": "failed", "exc_info": reason})
+    queue.connection.zadd(f"rq:failed:{queue.name}", {job_id: 9e9})
+
+
 def test_broken_config_is_one_sentence_and_exit_2(tmp_path: Path) -> None:
     config = tmp_path / "config.yaml"
     config.write_text("RESCAN_SWEEP_INTERVAL: never\n")
@@ -204,6 +176,8 @@ def test_why_and_show_tell_the_story(shell: Shell) -> None:
     assert shell.json("why", reference)["rule"] == "default"
     words = shell.run("show", reference).stdout
     assert "2 COMPLETED" in words
+    assert words.startswith("manifest ")
+    assert "claimed by" not in words, "what says nothing is left out"
     assert max(map(len, words.splitlines())) <= 80
     assert quay.status(pulled.manifest_id) is IndexStatus.COMPLETED
 
@@ -217,26 +191,61 @@ def test_why_tells_the_kinds_of_unsupported_apart(shell: Shell) -> None:
     assert "manifest list" in shell.run("why", f"proxy/library/multi:{listed.tag}").stdout
     child = f"proxy/library/multi@{listed.children[0].digest}"
     assert "no client pulled it yet" in shell.run("why", child).stdout
+    shell.quay.publish(IMAGE)
+    pulled = shell.quay.pull("proxy", IMAGE)
+    reference = f"proxy/library/app:{IMAGE.tag}"
+    assert "waiting for blobs, 0/3" in shell.run("why", reference).stdout
+    shell.quay.scanner.faults.add(scannerfaults.Failing(400, "layer is no tar"))
+    shell.quay.run()
+    assert shell.quay.status(pulled.manifest_id) is IndexStatus.FAILED
+    assert "Clair failed on it" in shell.run("why", reference).stdout
+    assert "layer is no tar" in shell.run("why", reference).stdout
+    row = Manifest.get_by_id(pulled.manifest_id)
+    row.manifest_bytes = json.dumps(json.loads(row.manifest_bytes) | {"layers": []})
+    row.save()
+    assert "an image without layers" in shell.run("why", reference).stdout
+
+
+def test_why_tells_that_cycle_is_immediate_under_the_v2_indexer(
+    shell: Shell, complete: int
+) -> None:
+    """It only visits rows that exist, so a row that is reset for its cycle would be lost."""
+    text = shell.config.read_text() + "RESCAN_POLICY: {default: cycle}\n"
+    shell.config.write_text(text)
+    assert shell.json("why", "--manifest-id", str(complete))["policy"] == "cycle"
+    shell.config.write_text(text + "FEATURE_SECURITY_SCANNER_V2: true\n")
+    story = shell.json("why", "--manifest-id", str(complete))
+    assert story["policy"] == "immediate"
+    assert story["rule"].startswith("default, where cycle is immediate")
 
 
 def test_retry_runs_failed_jobs_once_more(shell: Shell, complete: int) -> None:
     assert shell.json("retry", "--all-failed") == {"asked": 0, "queued": 0}
     queue = shell.quay.queue
     queue.enqueue_rescan(complete, Reason.EVENT, timeout=60)
-    queue.connection.hset(f"rq:job:{job_id_of(complete)}", "status", "failed")
-    queue.connection.delete(queue.key)
-    queue.connection.zadd("rq:failed:rescan", {job_id_of(complete): 9e9})
+    fail(queue, complete, "boom")
     assert shell.json("retry", "--all-failed") == {"asked": 1, "queued": 1}
     assert queue.depth().failed == 0
     shell.quay.run_rescan_worker()
     assert shell.quay.status(complete) is IndexStatus.COMPLETED
 
 
+def test_retry_leaves_a_failed_backfill_on_its_lane(shell: Shell, complete: int) -> None:
+    redis = shell.quay.queue.connection
+    backfill = RescanQueue(backfill_lane("rescan"), connection=redis)
+    backfill.enqueue_rescan(complete, Reason.SWEEP, timeout=60)
+    fail(backfill, complete, "boom")
+    assert shell.json("retry", "--all-failed") == {"asked": 1, "queued": 1}
+    assert (redis.llen(shell.quay.queue.key), redis.llen(backfill.key)) == (0, 1)
+
+
 def test_cancel_takes_a_waiting_job_off_and_says_when_there_is_none(
     shell: Shell, complete: int
 ) -> None:
     shell.run("enqueue", "--manifest-id", str(complete))
-    assert "is canceled" in shell.run("cancel", "--manifest-id", str(complete)).stdout
+    words = shell.run("cancel", "--manifest-id", str(complete)).stdout
+    assert "is canceled" in words
+    assert "the sweep asks for it again" in words
     assert shell.quay.queue.depth().queued == 0
     assert shell.json("cancel", "--manifest-id", str(complete), code=1)["canceled"] is False
     assert shell.json("enqueue", "--manifest-id", str(complete))[0]["enqueued"] == "queued"
@@ -259,24 +268,6 @@ def test_drain_waits_until_all_is_done_or_says_what_is_left(shell: Shell, comple
     assert left == {"empty": False, "left": 1}
     shell.quay.run_rescan_worker()
     assert shell.json("drain") == {"empty": True, "left": 0}
-
-
-def test_backfill_finds_what_is_stuck_on_a_lane_of_its_own(shell: Shell, complete: int) -> None:
-    assert shell.json("backfill", "--dry-run") == {"stuck": 1, "queued": 0, "dry_run": True}
-    assert shell.quay.queue.connection.llen("rq:queue:rescan-backfill") == 0
-    assert shell.json("backfill")["queued"] == 1
-    assert shell.json("backfill")["queued"] == 0, "again is no more"
-    assert shell.quay.queue.connection.llen("rq:queue:rescan-backfill") == 1
-    assert shell.json("backfill", "--org", "mirror")["stuck"] == 0
-
-
-def test_backfill_goes_on_where_it_was_cut_short(shell: Shell, complete: int) -> None:
-    redis = shell.quay.queue.connection
-    redis.hset("rescan:rescan:backfill:cursor", "unsupported", complete)
-    assert shell.json("backfill")["stuck"] == 0
-    assert not redis.exists("rescan:rescan:backfill:cursor")
-    redis.hset("rescan:rescan:backfill:cursor", "unsupported", complete)
-    assert shell.json("backfill", "--restart")["stuck"] == 1
 
 
 def test_force_indexes_a_completed_manifest_again(shell: Shell, complete: int) -> None:
@@ -309,16 +300,6 @@ def test_wait_tells_the_outcome(shell: Shell, complete: int) -> None:
         worker.wait(30)
 
 
-def test_doctor_checks_everything_and_names_the_mend(shell: Shell) -> None:
-    findings = {row["check"]: row for row in shell.json("doctor")}
-    assert all(row["ok"] for row in findings.values())
-    assert "stand-in-1" in findings["scanner"]["words"]
-    shell.quay.scanner.go_down()
-    result = shell.run("doctor", code=1)
-    (line,) = [line for line in result.stdout.splitlines() if line.startswith("FAIL")]
-    assert "scanner" in line
-
-
 @pytest.mark.parametrize("command", COMMANDS)
 def test_every_command_is_there_and_explains_itself(command: str) -> None:
     result = CliRunner(env={"COLUMNS": "80"}).invoke(app, [command, "--help"])
@@ -331,7 +312,7 @@ def test_there_is_no_other_command() -> None:
     assert sorted(
         (each.name or each.callback.__name__)  # type: ignore[union-attr]
         for each in app.registered_commands
-    ) == sorted(COMMANDS)
+    ) == sorted([*COMMANDS, "completion"])
 
 
 def test_it_runs_as_a_module() -> None:

@@ -191,6 +191,29 @@ def test_event_takes_a_backfills_job_over(queue: RescanQueue, backfill: RescanQu
     assert reason_of(queue) == [7, "event"]
 
 
+def test_sweep_leaves_a_backfills_job_where_it_is(
+    queue: RescanQueue, backfill: RescanQueue
+) -> None:
+    """Else the sweep would put the whole backfill in front of the next pull, within a minute."""
+    enqueue(backfill, Reason.SWEEP)
+    assert enqueue(queue, Reason.SWEEP) is Enqueued.WAITING
+    assert (ids(queue), ids(backfill)) == ([], ["rescan-7"])
+    queue.connection.delete(backfill.key)
+    queue.connection.hset(KEY, "status", "scheduled")
+    queue.connection.zadd(f"rq:scheduled:{backfill.name}", {"rescan-7": 9e9})
+    assert enqueue(queue, Reason.SWEEP) is Enqueued.WAITING
+    assert ids(queue) == []
+
+
+def test_worker_that_was_killed_is_not_counted(queue: RescanQueue, redis: Redis) -> None:
+    """Its name stays in RQ's set, for ever when it was the last; its record has expired."""
+    redis.sadd("rq:workers:rescan", "rq:worker:alive", "rq:worker:killed")
+    redis.hset("rq:worker:alive", "state", "idle")
+    assert queue.depth().workers == 1
+    redis.delete("rq:worker:alive")
+    assert queue.depth().workers == 0
+
+
 def test_sweep_leaves_a_failure_alone_for_an_hour_and_poison_for_good(queue: RescanQueue) -> None:
     enqueue(queue)
     queue.connection.delete(queue.key)

@@ -17,6 +17,7 @@ from redis import Redis
 
 from tests import servers
 from tests.servers import wait_until
+from workers.rescanprocess import WORKER_LIFE_SECONDS
 
 NO_PATH = {"default": ["LocalStorage", {}]}
 WORKERS = ["proxycacheblobworker", "rescanworker", "securityworker", "sweepworker"]
@@ -209,6 +210,7 @@ def test_parent_restarts_a_dead_child(
         (key,) = redis.smembers("rq:workers:rescan")
         pid = int(redis.hget(key, "pid") or 0)
         assert pid not in {0, process.pid}
+        wait_until(lambda: 0 < redis.ttl(key) <= WORKER_LIFE_SECONDS, 20, "it gives signs of life")
         subprocess.run(["kill", "-9", str(pid)], check=True)
         wait_until(says(log, "child died"), 20, "the parent notices")
         wait_until(lambda: redis.scard("rq:workers:rescan") == 2, 20, "another one is registered")

@@ -8,12 +8,18 @@ import threading
 import time
 from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, HTTPServer
+from pathlib import Path
 from urllib.parse import unquote
 
 import pytest
+import yaml
+from redis import Redis
 from structlog.testing import capture_logs
 
-from data.metrics import Metrics
+from data.metrics import GAUGES, STUCK_MANIFESTS, Metrics
+from tests.servers import wait_until
+from tests.workers.ops.conftest import ops_config
+from tests.workers.test_processes import running, says
 from workers.pushgateway import pushing
 
 
@@ -104,3 +110,34 @@ def test_without_an_address_nothing_is_pushed() -> None:
     before = threading.active_count()
     with pushing(Metrics().registry, url=None, job="quay", process_name="x"):
         assert threading.active_count() == before
+
+
+PUSHED = {
+    "proxycacheblobworker": ["quay_proxy_cache_blob_downloads_total", "blob_bytes_total"],
+    "rescanworker": ["quay_rescan_jobs_total", "quay_rescan_last_blob_to_index_seconds"],
+    "securityworker": ["quay_rescan_index_seconds", "quay_proxy_cache_security_resets_total"],
+    "opsserver": [gauge.name for gauge in GAUGES if gauge is not STUCK_MANIFESTS],
+}
+
+
+@pytest.mark.parametrize("worker", PUSHED)
+def test_each_worker_pushes_what_it_knows(
+    worker: str, gateway: Gateway, sqlite_database: str, redis: Redis, tmp_path: Path
+) -> None:
+    """At its end at the latest, as the process that it is; stuck manifests only after a sweep."""
+    config = ops_config(sqlite_database, redis, tmp_path)
+    config |= {
+        "PROMETHEUS_PUSHGATEWAY_URL": gateway.url,
+        "USER_EVENTS_REDIS": config["RESCAN_REDIS"],
+        "RESCAN_MAX_CONCURRENT_INDEXES": 1,
+    }
+    path = tmp_path / "config.yaml"
+    path.write_text(yaml.safe_dump(config))
+    with running(worker, path) as (process, log):
+        wait_until(says(log, "worker ready"), 20, "the worker is ready")
+        process.terminate()
+        assert process.wait(20) == 0, log.read_text()
+    pushed = [body for path, body in gateway.pushed if f"/process_name/{worker}" in path]
+    assert pushed
+    for name in PUSHED[worker]:
+        assert name in pushed[-1], name

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
 
+from data.overview import Waiting
 from data.secscan.status import IndexStatus
 from queues.events import Event, EventKind
 from queues.metricstore import Organization
@@ -60,6 +61,14 @@ class Notice:
 
 
 @dataclass(frozen=True, slots=True)
+class State:
+    """How it stands in a word: what keeps all jobs waiting, the worst first. Style as above."""
+
+    style: str
+    text: str
+
+
+@dataclass(frozen=True, slots=True)
 class Fact:
     """One more thing to know at a glance."""
 
@@ -68,6 +77,23 @@ class Fact:
 
 
 CLAIR = {"up": "up, as the workers last saw it", "busy": "asked for a pause", "down": "down"}
+
+
+def state(redis: RedisReadings | None, database_error: str, idle: str | None) -> State:
+    if redis is None:
+        return State("bad", "Redis is away")
+    if database_error:
+        return State("bad", "Database is away")
+    if idle is not None:
+        return State("note", "Idle")
+    queue = redis.queue
+    if queue.main.workers == 0:
+        return State("bad", "No worker runs")
+    if queue.main.paused:
+        return State("note", "Paused")
+    if queue.scanner == "down":
+        return State("bad", "Clair is down")
+    return State("good", "Working")
 
 
 def notices(
@@ -105,16 +131,22 @@ def funnel(redis: RedisReadings | None, database: DatabaseReadings) -> list[Stag
 
 def stage_waiting(database: DatabaseReadings) -> Stage:
     waiting = database.waiting
-    manifests = len(waiting.manifests)
     due = waiting.oldest_due_seconds
-    detail = f"{counted(waiting.blobs, 'blob')} to place" if waiting.blobs else "no blob is missing"
+    blobs = counted(waiting.blobs, "blob", more=waiting.more)
+    detail = f"{blobs} to place" if waiting.blobs else "no blob is missing"
     if due:
         detail += f", first due {lasting(due)} ago"
     return Stage(
         name="Waiting for blobs",
-        count=with_more(manifests, waiting.more) if database.read_at is not None else UNKNOWN,
+        count=with_more(waiting.count, waiting.more) if database.read_at is not None else UNKNOWN,
         detail=detail,
     )
+
+
+def waiting_more(waiting: Waiting) -> str:
+    """How many wait besides those that are listed; "" for none."""
+    others = waiting.count - len(waiting.manifests)
+    return with_more(others, waiting.more) if others or waiting.more else ""
 
 
 def stages_of_queue(queue: QueueReadings | None) -> list[Stage]:
@@ -265,8 +297,8 @@ def lasting(seconds: float) -> str:
     return duration(max(1, int(seconds)))
 
 
-def counted(number: int, noun: str) -> str:
-    return f"{number:,} {noun}" if number == 1 else f"{number:,} {noun}s"
+def counted(number: int, noun: str, *, more: bool = False) -> str:
+    return f"{with_more(number, more)} {noun}" + ("" if number == 1 else "s")
 
 
 def with_more(number: int, more: bool) -> str:

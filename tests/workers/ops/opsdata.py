@@ -167,7 +167,9 @@ def add_jobs(settings: Settings, filled: Filled) -> None:
         mapping={"status": "failed", "ended_at": moment, "meta": meta},
     )
     redis.zadd(f"rq:failed:{queue.name}", {job_id_of(failed): time.time() + 3600})
-    redis.sadd(f"rq:workers:{queue.name}", *(f"rq:worker:{n}" for n in range(4)))
+    for n in range(4):
+        redis.sadd(f"rq:workers:{queue.name}", f"rq:worker:{n}")
+        redis.hset(f"rq:worker:{n}", "state", "idle")
     redis.close()
 
 

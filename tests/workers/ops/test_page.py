@@ -17,6 +17,7 @@ from queues.metricstore import MetricStore, OrganizationCount
 from queues.rescanqueue import RescanQueue, job_id_of
 from tests.systemtools import CHROMIUM
 from tests.workers.ops.conftest import TOKEN, Running
+from workers.ops import watcher
 
 ARGUMENTS = [
     "--headless",
@@ -110,6 +111,17 @@ def test_lists_tell_what_waits_what_failed_and_whose(page: Page) -> None:
     expect(page.locator("#organizations tr")).to_have_count(3)
     expect(page.locator("#organizations")).to_contain_text("docker-hub")
     assert page.locator("#events tr").count() > 20
+
+
+@pytest.fixture
+def few_listed(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(watcher, "MOST_WAITING", 2)
+
+
+def test_more_than_are_listed_are_counted(few_listed: None, page: Page) -> None:
+    expect(page.locator("#funnel li").nth(0).locator(".count")).to_have_text("3")
+    expect(page.locator("#waiting tr")).to_have_count(3)
+    expect(page.locator("#waiting")).to_contain_text("and 1 more")
 
 
 def test_plots_have_lines_and_words(page: Page) -> None:
@@ -253,6 +265,32 @@ def test_axe_finds_nothing_serious(
         expect(page.locator("#notices")).to_contain_text("Paused")
         assert serious_violations(page) == []
         assert page.evaluate("document.documentElement.scrollWidth") <= width
+
+
+def test_retry_is_in_sight_on_a_telephone(
+    browser: Browser, busy: Running, complaints: list[str]
+) -> None:
+    size: Any = {"width": 390, "height": 844}
+    with browser.new_context(base_url=busy.url, viewport=size) as context:
+        page = open_page(context, complaints)
+        sign_in(page)
+        box = page.get_by_role("button", name="Retry").first.bounding_box()
+        assert box is not None
+        assert box["x"] + box["width"] <= 390
+
+
+def test_state_is_the_worst_of_what_keeps_all_waiting(page: Page, redis: Redis) -> None:
+    def shows(state: str) -> None:
+        page.reload()
+        expect(page.locator("#state .pill")).to_have_text(state)
+
+    shows("Working")
+    redis.set("rescan:rescan:circuit", "down")
+    shows("Clair is down")
+    RescanQueue("rescan", connection=redis).pause()
+    shows("Paused")
+    redis.delete("rq:workers:rescan")
+    shows("No worker runs")
 
 
 def test_light_and_dark_follow_the_reader(
