@@ -30,7 +30,7 @@ from data.models import (
     utcnow,
 )
 from data.secscan.status import IndexStatus
-from data.secscan.status_records import read_row
+from data.secscan.status_rows import read_row
 
 FAILURES = (IndexStatus.FAILED, IndexStatus.SCAN_RETRIES_EXHAUSTED)
 # How many of Quay's blob items are looked at, and of the manifests that wait for their blobs are

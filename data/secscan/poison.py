@@ -5,7 +5,8 @@ from __future__ import annotations
 from data.database import connection
 from data.manifest_records import load_manifest
 from data.secscan.status import IndexStatus, may_set_aside
-from data.secscan.status_records import delete_row, insert_row, load_row, write_once
+from data.secscan.status_records import write_once
+from data.secscan.status_rows import delete_row, insert_row, load_row
 
 # One of the three hashes that Quay writes with FAILED.
 INDEXER_HASH = "unknown_state"

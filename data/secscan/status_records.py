@@ -6,19 +6,16 @@ the unique index on manifest_id lets one through, and the other looks again.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable
 from dataclasses import dataclass
-from datetime import datetime
 from typing import Any, TypeVar
 
-from peewee import IntegrityError, ModelSelect
+from peewee import IntegrityError
 
-from data.database import lock_rows, transaction
-from data.errors import DatabaseUnavailable, UnknownStatus
+from data.database import transaction
+from data.errors import DatabaseUnavailable
 from data.models import Manifest, ManifestSecurityStatus, utcnow
 from data.secscan.status import (
-    INDEXER_VERSION,
     OLDER_THAN_THE_EVIDENCE,
     Claim,
     ClaimDecision,
@@ -28,10 +25,8 @@ from data.secscan.status import (
     StatusRow,
     decide_claim,
     decide_finish,
-    read_claim,
-    read_metadata,
 )
-from data.statements import Statement
+from data.secscan.status_rows import delete_row, insert_row, load_row
 
 T = TypeVar("T")
 
@@ -204,71 +199,6 @@ def delete_unless_claimed(manifest_id: int, reason: Reason) -> bool:
     return transaction(delete)
 
 
-def load_row(manifest_id: int, *, lock: bool = False) -> StatusRow | None:
-    """The row of the manifest; with `lock`, nobody else changes it until the transaction ends."""
-    rows = (LOCKED_ROW if lock else ROW).rows(manifest_id)
-    if not rows:
-        return None
-    row_id, status, last_indexed, indexer_hash, error_json, metadata_json = rows[0]
-    return read_row(
-        ManifestSecurityStatus(
-            id=row_id,
-            manifest_id=manifest_id,
-            index_status=status,
-            last_indexed=as_time(last_indexed),
-            indexer_hash=indexer_hash,
-            error_json=error_json,
-            metadata_json=metadata_json,
-        )
-    )
-
-
-def as_time(value: datetime | str) -> datetime:
-    """SQLite has no type for times: its driver reads them as text."""
-    return datetime.fromisoformat(value) if isinstance(value, str) else value
-
-
-def select_row(manifest_id: Any) -> ModelSelect[ManifestSecurityStatus]:
-    return ManifestSecurityStatus.select(
-        ManifestSecurityStatus.id,
-        ManifestSecurityStatus.index_status,
-        ManifestSecurityStatus.last_indexed,
-        ManifestSecurityStatus.indexer_hash,
-        ManifestSecurityStatus.error_json,
-        ManifestSecurityStatus.metadata_json,
-    ).where(ManifestSecurityStatus.manifest_id == manifest_id)
-
-
-ROW = Statement(select_row)
-LOCKED_ROW = Statement(lambda manifest_id: lock_rows(select_row(manifest_id)))
-
-
-def read_row(record: ManifestSecurityStatus) -> StatusRow:
-    metadata = read_metadata(record.metadata_json)
-    retry_count = metadata.get("retry_count")
-    last_failed_hash = metadata.get("last_failed_hash")
-    return StatusRow(
-        id=record.id,
-        status=known_status(record),
-        last_indexed=record.last_indexed,
-        indexer_hash=record.indexer_hash,
-        error=record.error_json if record.error_json not in {"", '""', "{}"} else "",
-        claim=read_claim(metadata),
-        retry_count=retry_count if isinstance(retry_count, int) else 0,
-        last_failed_hash=last_failed_hash if isinstance(last_failed_hash, str) else None,
-    )
-
-
-def known_status(record: ManifestSecurityStatus) -> IndexStatus:
-    try:
-        return IndexStatus(record.index_status)
-    except ValueError as error:
-        raise UnknownStatus(
-            f"manifest {record.manifest_id} has index_status {record.index_status}, which this "
-            "version doesn't know; it is left alone. Upgrade to a version for your Quay"
-        ) from error
-
-
 def replace_claim(
     manifest_id: int, repository_id: int, claim: Claim, status: IndexStatus
 ) -> FinishDecision:
@@ -295,55 +225,6 @@ def claim_metadata(claim: Claim, previous: StatusRow | None) -> dict[str, Any]:
 def insert_completed_row(manifest_id: int, repository_id: int, indexer_state: str) -> None:
     status = IndexStatus.COMPLETED
     insert_row(manifest_id, repository_id, status, indexer_hash=indexer_state)
-
-
-def insert_row(
-    manifest_id: int,
-    repository_id: int,
-    status: IndexStatus,
-    *,
-    indexer_hash: str,
-    error: str = "",
-    metadata: dict[str, Any] | None = None,
-) -> None:
-    INSERT_ROW.run(
-        manifest_id,
-        repository_id,
-        status.value,
-        json.dumps(error),
-        utcnow(),
-        indexer_hash[:128],
-        json.dumps(metadata or {}),
-    )
-
-
-INSERT_ROW = Statement(
-    lambda manifest_id, repository_id, status, error, now, indexer_hash, metadata: (
-        ManifestSecurityStatus.insert(
-            manifest_id=manifest_id,
-            repository_id=repository_id,
-            index_status=status,
-            error_json=error,
-            last_indexed=now,
-            indexer_hash=indexer_hash,
-            indexer_version=INDEXER_VERSION,
-            metadata_json=metadata,
-        )
-    )
-)
-
-
-def delete_row(row: StatusRow | None) -> None:
-    if row is not None:
-        DELETE_ROW.run(row.id)
-
-
-def build_delete(row_id: Any) -> Any:
-    delete = ManifestSecurityStatus.delete()  # type: ignore[misc]
-    return delete.where(ManifestSecurityStatus.id == row_id)
-
-
-DELETE_ROW = Statement(build_delete)
 
 
 def write_once(manifest_id: int, work: Callable[[], T], gone: T, *, patience: float = 0.0) -> T:

@@ -16,7 +16,7 @@ from data.manifest_records import ManifestRecord
 from data.manifests import Manifest, parse_manifest
 from data.policy import Policy, PolicyDecision
 from data.secscan.status import IndexStatus, StatusRow
-from data.secscan.status_records import load_row
+from data.secscan.status_rows import load_row
 
 
 class Standing(StrEnum):

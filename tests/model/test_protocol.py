@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 
 from data.models import ManifestSecurityStatus, utcnow
 from data.secscan.status import CLAIM_LIFETIME, IndexStatus, Reason
-from data.secscan.status_records import load_row
+from data.secscan.status_rows import load_row
 from data.sweep import Stuck, find_complete, load_claims, next_page
 from tests.conftest import bound_database
 from tests.model import actors

@@ -24,7 +24,7 @@ from data.secscan.indexer import Indexer
 from data.secscan.layers import LayerLocation
 from data.secscan.reports import IndexReport, ReportState
 from data.secscan.status import IndexStatus, Reason
-from data.secscan.status_records import load_row
+from data.secscan.status_rows import load_row
 from queues.errors import DigestBusy
 from tests.model.steps import Actor, Steps
 

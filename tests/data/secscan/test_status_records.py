@@ -34,7 +34,6 @@ from data.secscan.status import (
 )
 from data.secscan.status_records import (
     delete_unless_claimed,
-    load_row,
     record_failure,
     record_layer_too_large,
     record_success,
@@ -43,6 +42,7 @@ from data.secscan.status_records import (
     release_claim,
     reset_and_claim,
 )
+from data.secscan.status_rows import load_row
 
 OURS = Claim("rescan-1", "first")
 LATER = Claim("rescan-1", "second")
