@@ -23,7 +23,7 @@ from data.models import (
     database_proxy,
     utcnow,
 )
-from data.secscan import status_records
+from data.secscan import status_records, status_rows
 from data.secscan.status import (
     CLAIM_LIFETIME,
     Claim,
@@ -100,7 +100,7 @@ def test_no_reader_sees_the_gap_between_reset_and_claim(
     """Another connection looks right after the DELETE, before the INSERT: the old row stands."""
     store(manifest, IndexStatus.MANIFEST_UNSUPPORTED)
     seen: list[IndexStatus | None] = []
-    insert = status_records.insert_row
+    insert = status_rows.insert_row
 
     def look_then_insert(*arguments: object, **keywords: object) -> None:
         reader = threading.Thread(target=look)
@@ -176,7 +176,7 @@ def test_stale_word_that_lands_right_after_ours_is_written_over(
 ) -> None:
     """Quay's worker replaces a COMPLETED row by its -2 between our commit and our second look."""
     claim(manifest)
-    load = status_records.load_row
+    load = status_rows.load_row
     interfered: list[bool] = []
 
     def interfere_before_the_second_look(manifest_id: int, *, lock: bool = False) -> object:
@@ -311,7 +311,7 @@ def test_what_belongs_to_a_first_index_is_written_once(
     """Not again when Quay's stale -2 came in between, and not for a row that somebody completed."""
     claim(manifest)
     written: list[str] = []
-    look = status_records.load_row
+    look = status_rows.load_row
     stale: list[IndexStatus] = [IndexStatus.MANIFEST_UNSUPPORTED]
 
     def look_after_quay_wrote(manifest_id: int, *, lock: bool = False) -> object:
