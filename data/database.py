@@ -23,6 +23,7 @@ from peewee import (
     MySQLDatabase,
     OperationalError,
     PostgresqlDatabase,
+    ProgrammingError,
     SqliteDatabase,
 )
 from playhouse.pool import PooledMySQLDatabase, PooledPostgresqlDatabase
@@ -44,6 +45,8 @@ AWAY_SECONDS = 0.2
 # MySQL: 1205 lock wait time-out, 1213 deadlock. PostgreSQL: 40001 serialization, 40P01 deadlock,
 # 55P03 lock not available.
 CONFLICT_CODES = frozenset({1205, 1213, "40001", "40P01", "55P03"})
+# A table or a column that isn't there, on MySQL and PostgreSQL: Quay hasn't migrated it yet.
+MISSING_CODES = frozenset({1146, 1054, "42P01", "42703"})
 
 
 class DatabaseConflict(DatabaseUnavailable):
@@ -57,6 +60,10 @@ class TranslatedErrors:
         database: Any = self
         try:
             return super().execute_sql(sql, params)  # type: ignore[misc]
+        except ProgrammingError as error:
+            if codes_of(error) & MISSING_CODES:
+                raise translate(error) from error
+            raise
         except (OperationalError, InterfaceError) as error:
             translated = translate(error)
             if isinstance(translated, DatabaseConflict) or database.in_transaction():
@@ -84,14 +91,18 @@ class SQLite(TranslatedErrors, SqliteDatabase):
 
 def translate(error: Exception) -> DatabaseUnavailable:
     """`DatabaseConflict` for a lost race between transactions, else `DatabaseUnavailable`."""
-    cause: BaseException = error.__cause__ or error.args[0] if error.args else error
-    code = getattr(cause, "sqlstate", None) or next(iter(getattr(cause, "args", ())), None)
     text = str(error).strip()
-    if code in CONFLICT_CODES or "database is locked" in text:
+    if codes_of(error) & CONFLICT_CODES or "database is locked" in text:
         return DatabaseConflict(f"the database gave up on a transaction: {text}")
     return DatabaseUnavailable(
         f"the database can't be used: {text}. Check that it runs and that DB_URI is right"
     )
+
+
+def codes_of(error: Exception) -> set[Any]:
+    """The driver's own: PostgreSQL's sqlstate, MySQL's number and sqlstate; SQLite has neither."""
+    original = getattr(error, "orig", None) or error  # peewee keeps the driver's error there
+    return {getattr(original, "sqlstate", None), next(iter(original.args), None)}
 
 
 def discard_connection(database: Any) -> None:

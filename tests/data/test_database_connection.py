@@ -103,6 +103,42 @@ def test_lone_write_on_a_lost_connection_is_told_and_the_next_one_works(database
     assert "public" in names()
 
 
+def test_transaction_that_lost_a_deadlock_is_run_again(database: str) -> None:
+    """Two lock the same two rows in opposite orders: the engine ends one, and both get done."""
+    if is_sqlite():  # one writer at a time
+        return
+    rows = [Visibility.create(name=name).id for name in ("public", "private")]
+    both_hold_one = threading.Barrier(2)
+    tries: list[int] = []
+
+    def touch(first: int, second: int) -> None:
+        tries.append(first)
+        Visibility.update(name=Visibility.name.concat("+")).where(Visibility.id == first).execute()
+        with suppress(threading.BrokenBarrierError):  # the second time nobody waits for it
+            both_hold_one.wait(5)
+        Visibility.update(name=Visibility.name.concat("+")).where(Visibility.id == second).execute()
+
+    def run(first: int, second: int) -> None:
+        with connection():
+            transaction(lambda: touch(first, second))
+            both_hold_one.abort()
+
+    threads = [threading.Thread(target=run, args=pair) for pair in (rows, rows[::-1])]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(60)
+    assert sorted(names()) == ["private++", "public++"]
+    assert len(tries) == 3, "one of them was run again"
+
+
+def test_table_that_quay_has_not_made_yet_is_a_database_to_wait_for(database: str) -> None:
+    """On the first start of both; a worker looks again, and says what is missing."""
+    for statement in ("SELECT id FROM notyet", "SELECT notyet FROM visibility"):
+        with pytest.raises(DatabaseUnavailable, match="notyet"):
+            database_proxy.execute_sql(statement)
+
+
 def test_options_of_peewee_and_its_pool_never_reach_the_driver(database_uri: str) -> None:
     """Quay takes them out as well; ours has a pool of its own size."""
     options = {"threadlocals": True, "autorollback": True}
