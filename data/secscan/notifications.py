@@ -20,6 +20,9 @@ from data.statements import Statement
 EVENT = "vulnerability_found"
 # Quay names a manifest by its tags, up to this many.
 MOST_TAGS = 100
+# Characters. MySQL's TEXT takes 64 KiB, and an item is written in the transaction that completes
+# the manifest, so one that is too long would keep it from ever being COMPLETED.
+LONGEST_DESCRIPTION = 4_000
 SEVERITIES = list(Severity)  # mildest first
 
 
@@ -122,7 +125,7 @@ def event_data(
         "vulnerable_index_report_created": "true",
         "vulnerability": {
             "id": vulnerability.name or vulnerability.id,
-            "description": vulnerability.description,
+            "description": vulnerability.description[:LONGEST_DESCRIPTION],
             "link": vulnerability.links,
             "priority": vulnerability.normalized_severity.value,
             "has_fix": bool(vulnerability.fixed_in_version),

@@ -1,6 +1,6 @@
 """The notifications of a first index, as Quay's notification worker reads them."""
 
-from __future__ import annotations
+from __future__ import json
 
 import time
 
@@ -104,6 +104,22 @@ def test_one_for_each_wish_and_vulnerability_at_or_above_the_minimum(
         for each in notifications
     ]
     assert told == [(priority, wish) for priority in expected for wish in ("one", "two")]
+
+
+def test_item_fits_into_mysqls_text_whatever_the_description() -> None:
+    """64 KiB; the longest JSON of a character is two escapes of six bytes each."""
+    found = report(Severity.HIGH)
+    (long,) = found.vulnerabilities.values()
+    long = long.model_copy(update={"description": "\U0001f433" * 100_000})
+    (notification,) = build_notifications(
+        RECORD,
+        found.model_copy(update={"vulnerabilities": {"0": long}}),
+        Severity.HIGH,
+        wishes=["one"],
+        tags=["x" * 128] * 100,
+        address=ADDRESS,
+    )
+    assert len(json.dumps(notification.body)) < 65_536
 
 
 def test_manifest_without_tags_is_named_by_its_digest() -> None:
