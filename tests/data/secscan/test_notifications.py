@@ -1,7 +1,8 @@
 """The notifications of a first index, as Quay's notification worker reads them."""
 
-from __future__ import json
+from __future__ import annotations
 
+import json
 import time
 
 import pytest
