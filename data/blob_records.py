@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable
+from collections.abc import Iterable
 from dataclasses import dataclass
 from datetime import timedelta
 from typing import Any
 
-from peewee import JOIN
+from peewee import JOIN, ModelSelect
 
-from data.database import fetch_rows, transaction
+from data.database import KeyedQuery, fetch_rows, transaction
 from data.errors import SettingsError
 from data.models import (
     ImageStorage,
@@ -37,7 +37,7 @@ class BlobRecord:
 
 def find_blobs(digest: str) -> list[BlobRecord]:
     """Every row of the blob with its placements, by id; empty when nobody has heard of it."""
-    return collect_blobs(ImageStorage.content_checksum == digest)
+    return collect_blobs(BLOBS_OF_DIGEST.rows(digest))
 
 
 def find_blobs_of_manifest(manifest_id: int) -> list[BlobRecord]:
@@ -45,11 +45,12 @@ def find_blobs_of_manifest(manifest_id: int) -> list[BlobRecord]:
     linked = ManifestBlob.select(ManifestBlob.blob_id).where(
         ManifestBlob.manifest_id == manifest_id
     )
-    return collect_blobs(ImageStorage.id.in_(linked))
+    return collect_blobs(fetch_rows(select_blobs(ImageStorage.id.in_(linked))))
 
 
-def collect_blobs(condition: object) -> list[BlobRecord]:
-    rows = (
+def select_blobs(condition: object) -> ModelSelect[ImageStorage]:
+    """The rows that `collect_blobs` folds: one a (blob, placement)."""
+    return (
         ImageStorage.select(
             ImageStorage.id,
             ImageStorage.content_checksum,
@@ -69,9 +70,15 @@ def collect_blobs(condition: object) -> list[BlobRecord]:
         .where(condition)
         .order_by(ImageStorage.id, ImageStorageLocation.id)
     )
+
+
+BLOBS_OF_DIGEST = KeyedQuery(lambda digest: select_blobs(ImageStorage.content_checksum == digest))
+
+
+def collect_blobs(rows: Iterable[tuple[Any, ...]]) -> list[BlobRecord]:
     sizes: dict[int, tuple[str, int | None]] = {}
     locations: dict[int, list[str]] = {}
-    for blob_id, digest, size, location in fetch_rows(rows):
+    for blob_id, digest, size, location in rows:
         sizes[blob_id] = (digest, size)
         locations.setdefault(blob_id, []).extend([] if location is None else [location])
     return [
@@ -91,7 +98,7 @@ def record_placement(
     """
 
     def write() -> None:
-        location_id = location_ids([location])[location]
+        location_id = find_location_id(location)
         records = find_blobs(digest)
         for record in records:
             if location not in record.locations:
@@ -121,20 +128,23 @@ def keep_blob(blob_id: int, repository_id: int, keep_seconds: int) -> None:
     ).execute()
 
 
-def location_ids(names: Collection[str]) -> dict[str, int]:
-    """The ids of storage locations by name; they differ between installations."""
-    rows = ImageStorageLocation.select(ImageStorageLocation.name, ImageStorageLocation.id).where(
-        ImageStorageLocation.name.in_(list(names))
-    )
-    found: dict[Any, Any] = dict(fetch_rows(rows))
-    missing = sorted(set(names) - set(found))
-    if missing:
+def find_location_id(name: str) -> int:
+    """The id of a storage location; ids differ between installations."""
+    rows = LOCATION_IDS.rows(name)
+    if not rows:
         raise SettingsError(
             "DISTRIBUTED_STORAGE_PREFERENCE",
-            f"Quay's database knows no storage location {', '.join(missing)}; "
+            f"Quay's database knows no storage location {name}; "
             "start Quay once with this configuration, or correct the name",
         )
-    return found
+    return int(rows[0][0])
+
+
+LOCATION_IDS = KeyedQuery(
+    lambda name: ImageStorageLocation.select(ImageStorageLocation.id).where(
+        ImageStorageLocation.name == name
+    )
+)
 
 
 def placed_digests(blobs: Iterable[BlobRecord]) -> frozenset[str]:

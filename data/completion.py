@@ -13,8 +13,9 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
 
-from peewee import JOIN, Case, ModelSelect, fn
+from peewee import JOIN, Case, ModelSelect, Value, fn
 
+from data.database import KeyedQuery
 from data.errors import ManifestError
 from data.manifests import parse_manifest
 from data.models import (
@@ -63,7 +64,7 @@ def find_manifests_completed_by(digest: str) -> list[CompletedManifest]:
     that place the last two blobs at once, at least the later to commit then sees both. One SQL
     statement, however many manifests share the blob; those already settled cost one look each.
     """
-    sharing = group_by_manifest(select_sharing_manifests(digest).tuples().iterator())
+    sharing = group_by_manifest(SHARING_MANIFESTS.rows(digest))
     return [each.completed for each in sharing if layers_are_placed(each)]
 
 
@@ -103,7 +104,7 @@ def sharing_manifest(row: tuple[object, ...], missing: frozenset[str]) -> Sharin
     return SharingManifest(completed, str(media_type), str(manifest_bytes), missing)
 
 
-def select_sharing_manifests(digest: str) -> ModelSelect[Manifest]:
+def select_sharing_manifests(digest: str | Value) -> ModelSelect[Manifest]:
     """One row a (manifest, missing blob) for the manifests that may be complete.
 
     Walks imagestorage_content_checksum -> manifestblob_blob_id -> manifestblob_manifest_id_blob_id
@@ -153,7 +154,7 @@ def select_candidates(counts: Any, manifest_bytes: Any) -> ModelSelect[Manifest]
     )
 
 
-def count_missing_blobs(digest: str) -> ModelSelect[ManifestBlob]:
+def count_missing_blobs(digest: str | Value) -> ModelSelect[ManifestBlob]:
     """(manifest_id, missing): placeholders of each unsettled manifest that uses the blob."""
     every = ManifestBlob.alias()
     rows_of_blob = ImageStorage.select(ImageStorage.id).where(
@@ -184,3 +185,6 @@ def count_missing_blobs(digest: str) -> ModelSelect[ManifestBlob]:
         )
         .group_by(ManifestBlob.manifest_id)
     )
+
+
+SHARING_MANIFESTS = KeyedQuery(select_sharing_manifests)

@@ -24,6 +24,7 @@ from peewee import (
     OperationalError,
     PostgresqlDatabase,
     SqliteDatabase,
+    Value,
 )
 from playhouse.pool import PooledMySQLDatabase, PooledPostgresqlDatabase
 
@@ -45,6 +46,9 @@ IGNORED_CONNECTION_ARGS = frozenset({"threadlocals", "autorollback"})
 # MySQL: 1205 lock wait time-out, 1213 deadlock. PostgreSQL: 40001 serialization, 40P01 deadlock,
 # 55P03 lock not available.
 CONFLICT_CODES = frozenset({1205, 1213, "40001", "40P01", "55P03"})
+
+# Stands where the key comes in the parameters of a `KeyedQuery`.
+KEY = object()
 
 
 class DatabaseConflict(DatabaseUnavailable):
@@ -223,6 +227,28 @@ def lock_rows(query: ModelSelect[M]) -> ModelSelect[M]:
 def fetch_rows(query: Any) -> list[tuple[Any, ...]]:
     """The rows of a peewee query as plain tuples, all read."""
     return list(query.tuples())
+
+
+class KeyedQuery:
+    """A query that is run over and over, each time with another key: a digest, say, or an id.
+
+    peewee takes longer to write the SQL of a large query than PostgreSQL takes to run it, and
+    writes it anew each time; here it is written once for each kind of database. `build` makes the
+    query of a key and uses the key in it as a value, nothing else.
+    """
+
+    def __init__(self, build: Callable[[Any], Any]) -> None:
+        self.build = build
+        self.written: dict[type, tuple[str, list[Any]]] = {}
+
+    def rows(self, key: Any) -> list[tuple[Any, ...]]:
+        """The rows for this key as plain tuples, all read, as the driver gives them."""
+        database = database_proxy.obj
+        if type(database) not in self.written:
+            self.written[type(database)] = self.build(Value(KEY, converter=False)).sql()
+        sql, parameters = self.written[type(database)]
+        filled = [key if parameter is KEY else parameter for parameter in parameters]
+        return list(database.execute_sql(sql, filled).fetchall())
 
 
 def is_sqlite() -> bool:
