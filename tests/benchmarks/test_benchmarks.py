@@ -7,7 +7,8 @@ from collections.abc import Iterator
 import pytest
 
 from data.completion import find_manifests_completed_by
-from tests.benchmarks import completion, enqueue, last_blob_to_index, start
+from data.models import QueueItem
+from tests.benchmarks import completion, download, enqueue, last_blob_to_index, start
 from tests.benchmarks.__main__ import GOALS, NOT_MEASURED
 from tests.benchmarks.site import Site, running_site
 
@@ -41,6 +42,15 @@ def test_enqueue(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
     assert all(value is not None and value > 0 for value in figures.values())
 
 
+def test_download(site: Site) -> None:
+    sizes = download.Sizes(large_mib=4, memory_mib=8, placed=20, curled=2)
+    figures = download.measure_sizes(site, sizes)
+    assert (figures["ratio_large"] or 0) > 0
+    assert (figures["ratio_small"] or 0) > 0
+    assert figures["rss_growth_mib"] is not None
+    assert not QueueItem.select().exists(), "nothing is left over for the next benchmark"
+
+
 def test_start(site: Site) -> None:
     figures = start.measure(site, rounds=1)
     assert all(value is not None and value > 0 for value in figures.values())
@@ -48,5 +58,5 @@ def test_start(site: Site) -> None:
 
 def test_goals_are_of_figures_that_exist() -> None:
     parts = {part for part, _ in GOALS}
-    assert parts == {"last_blob_to_index", "completion", "jobs", "enqueue", "start"}
+    assert parts == {"last_blob_to_index", "completion", "jobs", "enqueue", "download", "start"}
     assert not parts & set(NOT_MEASURED)
