@@ -73,7 +73,9 @@ class BlobWorker:
         with connection():
             while item is not None:
                 self.process_queue_item(item)
+                self.reporter.tell_now_and_then()
                 item = None if stop.requested else self.claim()
+        self.reporter.tell()
 
     def claim(self) -> WorkItem | None:
         try:
@@ -93,7 +95,6 @@ class BlobWorker:
             log.warning(
                 "item left to its reservation", item=item.queue_name, error=str(unavailable)
             )
-        self.reporter.tell()
 
     def try_to_place(self, item: WorkItem) -> Exception | None:
         """Why the blob couldn't be placed or its rescans enqueued; None when all went well."""
@@ -255,6 +256,7 @@ def work(process: Process) -> None:
             elif process.burst and not running:
                 break
             else:
+                worker.reporter.tell_now_and_then()  # whoever held back may be at a long download
                 process.stop.wait(0.02 if running else POLL_SECONDS)
     forget_done(running)
 

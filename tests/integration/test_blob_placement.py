@@ -154,7 +154,10 @@ def test_ours_and_quays_blob_worker_share_the_queue(quay: Pipeline) -> None:
     assert quay.status(pulled.manifest_id) is not IndexStatus.FAILED
 
 
-def test_one_thread_does_all_items_that_wait(quay: Pipeline) -> None:
+def test_one_thread_does_and_tells_all_items_that_wait(
+    quay: Pipeline, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("workers.reporter.PAUSE_SECONDS", 60.0)
     quay.publish(IMAGE)
     pulled = quay.pull("proxy", IMAGE)
     first = quay.blob_worker.items.claim()
@@ -162,6 +165,9 @@ def test_one_thread_does_all_items_that_wait(quay: Pipeline) -> None:
     quay.blob_worker.process_queue_items(first, Stop())
     assert quay.items() == []
     assert all(quay.is_placed(digest) for digest in pulled.layer_digests)
+    told = quay.blob_worker.reporter.store.totals()
+    placed = ("quay_proxy_cache_blob_downloads_total", (("outcome", "placed"),))
+    assert told[placed] >= len(pulled.layer_digests)
 
 
 def test_no_item_is_begun_once_the_worker_is_to_end(quay: Pipeline) -> None:
