@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable
+from collections.abc import Iterable
 from dataclasses import dataclass
 from datetime import timedelta
 from typing import Any
 
 from peewee import JOIN, ModelSelect
 
-from data.database import fetch_rows, transaction
+from data.database import transaction
 from data.errors import SettingsError
 from data.models import (
     ImageStorage,
@@ -104,7 +104,7 @@ def record_placement(
     """
 
     def write() -> None:
-        location_id = location_ids([location])[location]
+        location_id = find_location_id(location)
         records = find_blobs(digest)
         for record in records:
             if location not in record.locations:
@@ -134,20 +134,23 @@ def keep_blob(blob_id: int, repository_id: int, keep_seconds: int) -> None:
     ).execute()
 
 
-def location_ids(names: Collection[str]) -> dict[str, int]:
-    """The ids of storage locations by name; they differ between installations."""
-    rows = ImageStorageLocation.select(ImageStorageLocation.name, ImageStorageLocation.id).where(
-        ImageStorageLocation.name.in_(list(names))
-    )
-    found: dict[Any, Any] = dict(fetch_rows(rows))
-    missing = sorted(set(names) - set(found))
-    if missing:
+def find_location_id(name: str) -> int:
+    """The id of a storage location; ids differ between installations."""
+    rows = LOCATION_IDS.rows(name)
+    if not rows:
         raise SettingsError(
             "DISTRIBUTED_STORAGE_PREFERENCE",
-            f"Quay's database knows no storage location {', '.join(missing)}; "
+            f"Quay's database knows no storage location {name}; "
             "start Quay once with this configuration, or correct the name",
         )
-    return found
+    return int(rows[0][0])
+
+
+LOCATION_IDS = Statement(
+    lambda name: ImageStorageLocation.select(ImageStorageLocation.id).where(
+        ImageStorageLocation.name == name
+    )
+)
 
 
 def placed_digests(blobs: Iterable[BlobRecord]) -> frozenset[str]:

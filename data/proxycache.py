@@ -12,9 +12,9 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from peewee import IntegrityError
+from peewee import IntegrityError, ModelSelect, Value
 
-from data.database import fetch_rows, transaction
+from data.database import transaction
 from data.errors import NotFoundError
 from data.field_encryption import convert_secret_key, decrypt_field
 from data.manifests import Manifest as ParsedManifest
@@ -34,6 +34,7 @@ from data.models import (
     Visibility,
     new_uuid,
 )
+from data.statements import Statement
 from data.upstream import Upstream, UpstreamClient, parse_upstream
 
 # What Quay keeps a placed blob for when the organisation's expiry is 0 or NULL.
@@ -60,22 +61,7 @@ def load_proxied_repository(repository_id: int, secret_key: str | None) -> Proxi
 
     `secret_key` is DATABASE_SECRET_KEY. Raises `SecretError` when the credentials can't be read.
     """
-    query = (
-        Repository.select(
-            Repository.id,
-            User.username,
-            Repository.name,
-            ProxyCacheConfig.upstream_registry,
-            ProxyCacheConfig.upstream_registry_username,
-            ProxyCacheConfig.upstream_registry_password,
-            ProxyCacheConfig.insecure,
-            ProxyCacheConfig.expiration_s,
-        )
-        .join(User, on=(User.id == Repository.namespace_user_id))
-        .join(ProxyCacheConfig, on=(ProxyCacheConfig.organization_id == User.id))
-        .where(Repository.id == repository_id)
-    )
-    rows = fetch_rows(query)
+    rows = PROXIED_REPOSITORY.rows(repository_id)
     if not rows:
         return None
     _, namespace, name, registry, username, password, insecure, expiration = rows[0]
@@ -92,6 +78,27 @@ def load_proxied_repository(repository_id: int, secret_key: str | None) -> Proxi
         upstream=upstream,
         expiration_seconds=expiration,
     )
+
+
+def select_proxied_repository(repository_id: int | Value) -> ModelSelect[Repository]:
+    return (
+        Repository.select(
+            Repository.id,
+            User.username,
+            Repository.name,
+            ProxyCacheConfig.upstream_registry,
+            ProxyCacheConfig.upstream_registry_username,
+            ProxyCacheConfig.upstream_registry_password,
+            ProxyCacheConfig.insecure,
+            ProxyCacheConfig.expiration_s,
+        )
+        .join(User, on=(User.id == Repository.namespace_user_id))
+        .join(ProxyCacheConfig, on=(ProxyCacheConfig.organization_id == User.id))
+        .where(Repository.id == repository_id)
+    )
+
+
+PROXIED_REPOSITORY = Statement(select_proxied_repository)
 
 
 def decrypt(value: str | None, secret_key: str | None) -> str | None:

@@ -7,8 +7,9 @@ change, so of two workers that read the same item one changes it and the other c
 from __future__ import annotations
 
 import json
+from collections import deque
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import timedelta
 from typing import Any
 
@@ -41,14 +42,35 @@ class WorkQueue:
     """The items whose name begins with `name`/ (PROXY_CACHE_BLOB_QUEUE_NAME, for instance)."""
 
     name: str
+    # Read for an earlier claim and not tried yet. Whatever changes an item changes its state_id, so
+    # one that is still as it was read is still available.
+    remembered: deque[QueueItem] = field(default_factory=deque, compare=False, repr=False)
 
     def claim(self, reservation_seconds: int = RESERVATION_SECONDS) -> WorkItem | None:
         """Takes one available item, oldest first; None when there is none."""
-        for candidate in self.available_items():
+        item = self.take_remembered(reservation_seconds)
+        if item is not None:
+            return item
+        candidates = iter(self.available_items())
+        for candidate in candidates:
             item = take(candidate, reservation_seconds)
             if item is not None:
+                self.remembered.extend(candidates)
                 return item
         return None
+
+    def take_remembered(self, reservation_seconds: int) -> WorkItem | None:
+        """Takes the next item that was read before, so that not every claim reads them all anew.
+
+        Where somebody else took it meanwhile, they take the others too: all are forgotten.
+        """
+        try:
+            item = take(self.remembered.popleft(), reservation_seconds)
+        except IndexError:
+            return None
+        if item is None:
+            self.remembered.clear()
+        return item
 
     def available_items(self) -> list[QueueItem]:
         now = utcnow()

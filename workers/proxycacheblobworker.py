@@ -34,7 +34,7 @@ from queues.errors import QueueError
 from queues.rescanqueue import Enqueued, RescanQueue
 from queues.workqueue import MAX_RETRIES, WorkItem, WorkQueue
 from workers.failures import Action, decide
-from workers.process import Process, run_worker
+from workers.process import Process, Stop, run_worker
 from workers.reporter import Reporter
 from workers.reservations import Reservation
 from workers.wiring import (
@@ -67,18 +67,34 @@ class BlobWorker:
     clients: dict[Upstream, UpstreamClient] = field(default_factory=dict)
     clients_lock: threading.Lock = field(default_factory=threading.Lock)
 
+    def process_queue_items(self, first: WorkItem, stop: Stop) -> None:
+        """Does an item and then whatever waits, until nothing does or the process is to end."""
+        item: WorkItem | None = first
+        with connection():
+            while item is not None:
+                self.process_queue_item(item)
+                self.reporter.tell_now_and_then()
+                item = None if stop.requested else self.claim()
+        self.reporter.tell()
+
+    def claim(self) -> WorkItem | None:
+        try:
+            return self.items.claim()
+        except DataError as error:
+            log.warning("queue not reachable", error=str(error))
+            return None
+
     def process_queue_item(self, item: WorkItem) -> None:
         """Does one item, and completes it or gives it back as `workers.failures` says."""
-        with connection():
-            with Reservation(self.items, item) as reservation:
-                error = self.try_to_place(item)
-            try:
-                self.settle(reservation.item, error)
-            except DatabaseUnavailable as unavailable:
-                log.warning(
-                    "item left to its reservation", item=item.queue_name, error=str(unavailable)
-                )
-        self.reporter.tell()
+        reservation = Reservation(self.items, item)
+        with reservation.renewed():
+            error = self.try_to_place(item)
+        try:
+            self.settle(reservation.item, error)
+        except DatabaseUnavailable as unavailable:
+            log.warning(
+                "item left to its reservation", item=item.queue_name, error=str(unavailable)
+            )
 
     def try_to_place(self, item: WorkItem) -> Exception | None:
         """Why the blob couldn't be placed or its rescans enqueued; None when all went well."""
@@ -239,22 +255,15 @@ def work(process: Process) -> None:
     ):
         while not process.stop.requested:
             running = forget_done(running)
-            item = claim(worker) if len(running) < downloads else None
+            item = worker.claim() if len(running) < downloads else None
             if item is not None:
-                running.add(pool.submit(worker.process_queue_item, item))
+                running.add(pool.submit(worker.process_queue_items, item, process.stop))
             elif process.burst and not running:
                 break
             else:
+                worker.reporter.tell_now_and_then()  # whoever held back may be at a long download
                 process.stop.wait(0.02 if running else POLL_SECONDS)
     forget_done(running)
-
-
-def claim(worker: BlobWorker) -> WorkItem | None:
-    try:
-        return worker.items.claim()
-    except DataError as error:
-        log.warning("queue not reachable", error=str(error))
-        return None
 
 
 def forget_done(running: set[Future[None]]) -> set[Future[None]]:

@@ -27,6 +27,8 @@ log = structlog.get_logger()
 
 # After a failure nothing is sent for so long: work must not wait for a Redis that doesn't answer.
 SILENCE_SECONDS = 5.0
+# Small blobs are placed by the hundred a second: together they tell this often.
+PAUSE_SECONDS = 0.2
 # In a job's meta: its manifest's first index call was timed already.
 CALLED = "index_called"
 
@@ -43,6 +45,7 @@ class Reporter:
         self.events: deque[Event] = deque(maxlen=EVENTS_KEPT)
         self.organizations: Counter[tuple[str, OrganizationCount]] = Counter()
         self.silent_until = 0.0
+        self.told_at = 0.0
         self.job_meta: dict[str, Any] = {}
         self.complete_since: datetime | None = None
 
@@ -143,10 +146,16 @@ class Reporter:
         with self.lock:
             self.organizations[namespace, kind] += added
 
+    def tell_now_and_then(self) -> None:
+        """Tells, unless somebody did a moment ago; for whoever calls again soon, or `tell`."""
+        if time.monotonic() >= self.told_at + PAUSE_SECONDS:
+            self.tell()
+
     def tell(self) -> None:
         """Tells Redis what is new, in one command; never raises."""
         with self.lock:
-            if time.monotonic() < self.silent_until:
+            self.told_at = time.monotonic()
+            if self.told_at < self.silent_until:
                 return
             totals = self.metrics.totals()
             new = difference(totals, self.told)

@@ -21,6 +21,7 @@ from rich.table import Table
 
 from tests.benchmarks import (
     completion,
+    download,
     enqueue,
     jobs,
     lanes,
@@ -124,6 +125,7 @@ def parts_of(site: Site, growth: Growth, *, quick: bool) -> dict[str, Callable[[
         "enqueue": lambda: enqueue.measure(
             site, growth, rounds=ROUNDS, large=None if quick else enqueue.LARGE
         ),
+        "download": lambda: download.measure(site, growth, quick=quick),
     }
 
 

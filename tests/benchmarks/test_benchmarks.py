@@ -8,7 +8,17 @@ from pathlib import Path
 import pytest
 
 from data.completion import find_manifests_completed_by
-from tests.benchmarks import completion, enqueue, jobs, lanes, last_blob_to_index, start, sweep
+from data.models import QueueItem
+from tests.benchmarks import (
+    completion,
+    download,
+    enqueue,
+    jobs,
+    lanes,
+    last_blob_to_index,
+    start,
+    sweep,
+)
 from tests.benchmarks.__main__ import GOALS
 from tests.benchmarks.growth import Curve, Growth
 from tests.benchmarks.largetables import LargeTables, build_large_tables
@@ -74,6 +84,16 @@ def test_enqueue(site: Site, growth: Growth, monkeypatch: pytest.MonkeyPatch) ->
     figures = enqueue.measure(site, growth, rounds=1, large=1000)
     assert figures.keys() == GOALS["enqueue"].keys()
     assert all(value is not None and value > 0 for value in figures.values())
+
+
+def test_download(site: Site, growth: Growth) -> None:
+    sizes = download.Sizes(large_mib=4, memory_mib=8, placed=20, curled=2)
+    figures = download.measure_sizes(site, growth, sizes)
+    assert figures.keys() == GOALS["download"].keys()
+    assert (figures["ratio_large"] or 0) > 0
+    assert (figures["ratio_small"] or 0) > 0
+    assert figures["rss_growth_mib"] is not None
+    assert not QueueItem.select().exists(), "nothing is left over for the next benchmark"
 
 
 def test_lanes(

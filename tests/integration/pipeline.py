@@ -119,9 +119,10 @@ class Pipeline:
         while items is None or done < items:
             item = self.blob_worker.items.claim()
             if item is None:
-                return
+                break
             self.blob_worker.process_queue_item(item)
             done += 1
+        self.blob_worker.reporter.tell()
 
     def run_rescan_worker(self, *, backfill: bool = False) -> None:
         """Has a rescan worker do what is queued on one lane, in this process."""

@@ -5,7 +5,9 @@ from __future__ import annotations
 import threading
 from datetime import timedelta
 
+import pytest
 from pydantic import SecretStr
+from redis import Redis
 from redis_lock import Lock
 
 from data.field_encryption import convert_secret_key, encrypt_field
@@ -18,11 +20,15 @@ from data.models import (
 )
 from data.secscan.status import IndexStatus
 from queues import bloblock
+from queues.renewals import Renewals
 from tests.integration.pipeline import Pipeline
 from tests.servers import wait_until
+from workers import reservations
 from workers.demo import registryfaults
 from workers.demo.registrylogin import Access, Authentication
 from workers.demo.sampleimages import debian_image, images_sharing_last_layer
+from workers.process import Stop
+from workers.reservations import Reservation
 
 IMAGE = debian_image("library/app")
 
@@ -47,6 +53,29 @@ def waiting(quay: Pipeline) -> bool:
     """Whether a client waits for the lock's release (BLPOP), as python-redis-lock does."""
     clients = quay.queue.connection.client_list()
     return any(client["cmd"] == "blpop" for client in clients)
+
+
+def test_lock_is_renewed_while_the_bytes_are_stored(
+    redis: Redis, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A large blob takes longer to put on disk than the lock of a dead worker may last."""
+    monkeypatch.setattr(bloblock, "RENEWALS", Renewals(0.02))
+    key = "lock:BLOB_DELETE_sha256:1"
+    with bloblock.RedisBlobLock(redis)("sha256:1"):
+        redis.pexpire(key, 2000)
+        wait_until(lambda: redis.pttl(key) > 2000, 20, "the lock lasts longer again")
+    assert not redis.exists(key)
+
+
+def test_lock_that_somebody_else_keeps_is_done_without(
+    redis: Redis, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(bloblock, "EXPIRY_SECONDS", 1)
+    theirs = Lock(redis, "BLOB_DELETE_sha256:1", expire=30)
+    theirs.acquire()
+    with bloblock.RedisBlobLock(redis)("sha256:1"):
+        assert theirs.get_owner_id() == theirs.id
+    assert theirs.get_owner_id() == theirs.id, "theirs isn't ours to release"
 
 
 def test_without_the_lock_it_goes_on_as_quay_does(quay: Pipeline) -> None:
@@ -143,3 +172,52 @@ def test_ours_and_quays_blob_worker_share_the_queue(quay: Pipeline) -> None:
     quay.run()
     assert quay.status(pulled.manifest_id) is None, "no event of ours tells of it: the sweep will"
     assert quay.status(pulled.manifest_id) is not IndexStatus.FAILED
+
+
+def test_one_thread_does_and_tells_all_items_that_wait(
+    quay: Pipeline, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("workers.reporter.PAUSE_SECONDS", 60.0)
+    quay.publish(IMAGE)
+    pulled = quay.pull("proxy", IMAGE)
+    first = quay.blob_worker.items.claim()
+    assert first is not None
+    quay.blob_worker.process_queue_items(first, Stop())
+    assert quay.items() == []
+    assert all(quay.is_placed(digest) for digest in pulled.layer_digests)
+    told = quay.blob_worker.reporter.store.totals()
+    placed = ("quay_proxy_cache_blob_downloads_total", (("outcome", "placed"),))
+    assert told[placed] >= len(pulled.layer_digests)
+
+
+def test_no_item_is_begun_once_the_worker_is_to_end(quay: Pipeline) -> None:
+    quay.publish(IMAGE)
+    quay.pull("proxy", IMAGE)
+    waiting_items = len(quay.items())
+    assert waiting_items > 1
+    first = quay.blob_worker.items.claim()
+    assert first is not None
+    stop = Stop()
+    stop.event.set()
+    quay.blob_worker.process_queue_items(first, stop)
+    assert len(quay.items()) == waiting_items - 1, "what was begun is done, and no more"
+
+
+def test_item_in_hand_stays_reserved(quay: Pipeline, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its reservation is short; a download is not."""
+    monkeypatch.setattr(reservations, "RENEWALS", Renewals(0.02))
+    quay.publish(IMAGE)
+    quay.pull("proxy", IMAGE)
+    items = quay.blob_worker.items
+    item = items.claim(reservation_seconds=2)
+    assert item is not None
+    reservation = Reservation(items, item)
+    with reservation.renewed():
+        wait_until(lambda: reservation.item.state_id != item.state_id, 20, "it is renewed")
+    (row,) = [each for each in quay.items() if each.id == item.id]
+    assert row.processing_expires is not None
+    assert row.processing_expires > utcnow() + timedelta(seconds=10)
+    items.complete(item)
+    assert item.id in {each.id for each in quay.items()}, "as it was claimed, it is nobody's now"
+    items.complete(reservation.item)
+    assert item.id not in {each.id for each in quay.items()}

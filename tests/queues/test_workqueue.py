@@ -63,6 +63,43 @@ def test_claim_takes_a_retry_and_reserves(queue: WorkQueue) -> None:
     assert queue.claim() is None
 
 
+def test_items_are_read_once_for_many_claims(
+    queue: WorkQueue, count_statements: Callable[[], list[str]]
+) -> None:
+    for _ in range(10):
+        put(queue)
+    before = len(count_statements())
+    claimed = [queue.claim() for _ in range(10)]
+    statements = count_statements()[before:]
+    assert [item.id for item in claimed if item] == [each.id for each in items()]
+    assert len([each for each in statements if each.startswith("SELECT")]) == 1
+
+
+def test_item_that_another_took_meanwhile_is_taken_by_nobody_else(queue: WorkQueue) -> None:
+    """Both read the same three; each item is one worker's, whatever the other remembers of it."""
+    other = WorkQueue("proxycacheblob")
+    for _ in range(3):
+        put(queue)
+    claims = [each.claim() for each in (queue, other, queue, other, queue)]
+    taken = [item.id for item in claims if item is not None]
+    assert sorted(taken) == [each.id for each in items()]
+
+
+def test_item_that_was_put_after_the_reading_is_found(queue: WorkQueue) -> None:
+    put(queue)
+    put(queue)
+    assert queue.claim() is not None
+    late = put(queue)
+    assert queue.claim() is not None
+    found = queue.claim()
+    assert found is not None
+    assert found.id == late.id
+
+
+def items() -> list[QueueItem]:
+    return list(QueueItem.select().order_by(QueueItem.id))
+
+
 def test_expired_reservation_can_be_claimed(queue: WorkQueue) -> None:
     put(queue)
     lost = queue.claim()

@@ -86,6 +86,25 @@ def test_nothing_new_costs_nothing(reporter: Reporter, commands: Callable[[], in
     assert commands() == 0
 
 
+def test_many_blobs_in_a_row_are_told_together(
+    reporter: Reporter,
+    store: MetricStore,
+    commands: Callable[[], int],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    whole_job(reporter)  # loads the script, and was told a moment ago
+    monkeypatch.setattr("workers.reporter.PAUSE_SECONDS", 60.0)
+    before = commands()
+    for _ in range(5):
+        reporter.blob_placed("org", 10)
+        reporter.tell_now_and_then()
+    assert commands() == before
+    monkeypatch.setattr("workers.reporter.PAUSE_SECONDS", 0.0)
+    reporter.tell_now_and_then()
+    assert commands() - before == 1
+    assert store.totals()["quay_proxy_cache_blob_bytes_total", (("namespace", "team"),)] == 50
+
+
 def test_job_is_counted_timed_and_told(reporter: Reporter, store: MetricStore) -> None:
     whole_job(reporter)
     totals = store.totals()

@@ -1,0 +1,89 @@
+"""Renewals of what is held: in time, for as long as it is held, and never after."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable
+
+from queues.renewals import Renewals
+from tests.servers import wait_until
+
+SECONDS = 0.01
+
+
+class Counter:
+    """Something to renew; it says `again` each time."""
+
+    def __init__(self, again: bool = True) -> None:
+        self.again = again
+        self.count = 0
+
+    def renew(self) -> bool:
+        self.count += 1
+        return self.again
+
+    def reaches(self, count: int) -> Callable[[], bool]:
+        return lambda: self.count >= count
+
+
+def test_everything_that_is_held_is_renewed_by_one_thread() -> None:
+    renewals = Renewals(SECONDS)
+    first, second = Counter(), Counter()
+    with renewals.renewing(first.renew), renewals.renewing(second.renew):
+        wait_until(first.reaches(3), 20, "the first is renewed three times")
+        wait_until(second.reaches(3), 20, "so is the second")
+        assert count_threads() == 1
+
+
+def test_what_is_held_no_more_is_not_renewed() -> None:
+    renewals = Renewals(SECONDS)
+    ended, held = Counter(), Counter()
+    with renewals.renewing(held.renew):
+        with renewals.renewing(ended.renew):
+            wait_until(ended.reaches(1), 20, "it is renewed")
+        count, seen = ended.count, held.count
+        wait_until(held.reaches(seen + 3), 20, "the other is renewed three more times")
+        assert ended.count == count
+
+
+def test_leaving_waits_for_a_renewal_under_way() -> None:
+    """It would change what whoever leaves goes on to use."""
+    began, may_end, left = threading.Event(), threading.Event(), threading.Event()
+
+    def renew() -> bool:
+        began.set()
+        return may_end.wait(20)
+
+    def hold() -> None:
+        with Renewals(SECONDS).renewing(renew):
+            began.wait(20)
+        left.set()
+
+    holder = threading.Thread(target=hold)
+    holder.start()
+    assert began.wait(20)
+    assert not left.wait(0.1)
+    may_end.set()
+    assert left.wait(20)
+    holder.join(20)
+
+
+def test_what_was_lost_is_left_alone_and_the_rest_is_renewed_on() -> None:
+    renewals = Renewals(SECONDS)
+    lost, held = Counter(again=False), Counter()
+    with renewals.renewing(lost.renew), renewals.renewing(held.renew):
+        wait_until(held.reaches(3), 20, "what is still held is renewed")
+        assert lost.count == 1
+
+
+def test_thread_ends_when_nothing_is_held_and_begins_again() -> None:
+    renewals = Renewals(SECONDS)
+    for _ in range(2):
+        again = Counter()
+        with renewals.renewing(again.renew):
+            wait_until(again.reaches(1), 20, "it is renewed")
+        wait_until(lambda: count_threads() == 0, 20, "the thread ends")
+
+
+def count_threads() -> int:
+    return [thread.name for thread in threading.enumerate()].count("renewals")
