@@ -24,6 +24,7 @@ JOBS = 200
 # What the scanner takes for two workers beside one, and for sixteen. Clair takes seconds.
 TWO_SECONDS, SIXTEEN_SECONDS = 0.05, 0.5
 SIXTEEN = 16
+TWO_JOBS = 60
 
 
 def do_nothing(number: int) -> None:
@@ -44,7 +45,9 @@ def measure(site: Site, growth: Growth, *, rounds: int, quick: bool) -> dict[str
             growth.add(Curve.JOBS, queued, 1000 / rescans_per_second(site, scanner, queued))
     with bench_scanner(TWO_SECONDS) as scanner:
         speeds = [
-            busy_seconds(site, scanner, 1, 30) / busy_seconds(site, scanner, 2, 60) * 2
+            busy_seconds(site, scanner, 1, TWO_JOBS // 2)
+            / busy_seconds(site, scanner, 2, TWO_JOBS)
+            * 2
             for _ in range(rounds)
         ]
     with bench_scanner(SIXTEEN_SECONDS) as scanner:

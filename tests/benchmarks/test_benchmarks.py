@@ -24,6 +24,8 @@ from tests.benchmarks.growth import Curve, Growth
 from tests.benchmarks.largetables import LargeTables, build_large_tables
 from tests.benchmarks.site import Site, running_site
 
+pytestmark = pytest.mark.xdist_group("benchmarks")
+
 
 @pytest.fixture(scope="module")
 def site() -> Iterator[Site]:
@@ -42,7 +44,8 @@ def tables(site: Site) -> LargeTables:
     return build_large_tables(site, manifests=3000, waiting=2000)
 
 
-def test_last_blob_to_index(site: Site, growth: Growth) -> None:
+def test_last_blob_to_index(site: Site, growth: Growth, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(last_blob_to_index, "WARM_UP", 1)
     figures = last_blob_to_index.measure(site, growth, rounds=3, cycle=False)
     assert 0 < (figures["p50_ms"] or 0) <= (figures["p99_ms"] or 0)
     assert figures["cycle_p50_ms"] is None
@@ -72,6 +75,8 @@ def test_completion_in_large_tables(tables: LargeTables, growth: Growth) -> None
 def test_jobs(site: Site, growth: Growth, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(jobs, "JOBS", 10)
     monkeypatch.setattr(jobs, "SIXTEEN", 3)
+    monkeypatch.setattr(jobs, "SIXTEEN_SECONDS", 0.1)
+    monkeypatch.setattr(jobs, "TWO_JOBS", 10)
     figures = jobs.measure(site, growth, rounds=1, quick=False)
     assert figures.keys() == GOALS["jobs"].keys()
     assert 1 < (figures["two_workers"] or 0) < 3
