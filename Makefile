@@ -17,7 +17,7 @@ demo: .venv/run ## The whole pipeline on this machine (ARGUMENTS="--json --image
 	@$(BIN)/python -m workers.demo $(ARGUMENTS)
 
 test: .venv/test ## The whole suite, on real servers (ARGUMENTS="-k name")
-	$(BIN)/python -m pytest -q -n 4 --dist loadgroup $(ARGUMENTS)
+	$(BIN)/python -m pytest -q -n 6 --dist loadgroup $(ARGUMENTS)
 
 lint: .venv/test ## Lint, format and types
 	$(BIN)/ruff check .
@@ -28,7 +28,7 @@ bench: .venv/test ## The figures, as ratios in one run (ARGUMENTS="--quick --jso
 	@$(BIN)/python -m tests.benchmarks $(ARGUMENTS)
 
 nightly: .venv/test ## The suite with large fuzz and kill counts: about an hour
-	FUZZ_EXAMPLES=100000 FAULT_KILLS=200 $(BIN)/python -m pytest -q -n 4 --dist loadgroup --timeout 7200
+	FUZZ_EXAMPLES=100000 FAULT_KILLS=200 $(BIN)/python -m pytest -q -n 6 --dist loadgroup --timeout 7200
 
 clean: ## Removes what was installed and built here
 	rm -rf .venv build .pytest_cache .mypy_cache .ruff_cache .hypothesis

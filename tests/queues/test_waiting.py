@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import signal
+import threading
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -135,7 +136,10 @@ def test_watch_shows_the_table_and_what_keeps_all(
     shell.run("pause")
 
     def interrupt(seconds: float) -> None:
-        raise KeyboardInterrupt
+        """Ctrl-C; other threads sleep as well, and meet none."""
+        if threading.current_thread() is threading.main_thread():
+            raise KeyboardInterrupt
+        threading.Event().wait(seconds)
 
     monkeypatch.setattr("queues.commands.look.time.sleep", interrupt)
     words = shell.run("status", "--watch").stdout

@@ -250,7 +250,10 @@ def refuse_constant(name: str) -> None:
         st.text(),
         st.recursive(
             st.sampled_from([None, True, 7, 10**4000]) | st.floats() | st.text() | st.binary(),
-            lambda inner: st.lists(inner) | st.dictionaries(st.text(), inner),
+            lambda inner: (
+                st.lists(inner, max_size=4) | st.dictionaries(st.text(), inner, max_size=4)
+            ),
+            max_leaves=8,
         ),
     )
 )
