@@ -231,13 +231,14 @@ def plain_secret_key(settings: Settings) -> str | None:
     return key.get_secret_value() if key is not None else None
 
 
-def build_worker(settings: Settings) -> BlobWorker:
+def build_worker(settings: Settings, stop: Stop) -> BlobWorker:
     build_database(settings)
+    redis = build_redis(settings, hurry=lambda: stop.requested)
     return BlobWorker(
         settings=settings,
         items=build_blob_queue(settings),
         placer=build_blob_placer(settings, build_storage(settings)),
-        rescans=build_queue(settings, build_redis(settings)),
+        rescans=build_queue(settings, redis),
         open_upstream=lambda upstream: build_upstream_client(settings, upstream),
         reporter=build_reporter(settings),
     )
@@ -245,7 +246,7 @@ def build_worker(settings: Settings) -> BlobWorker:
 
 def work(process: Process) -> None:
     """Claims items and does RESCAN_BLOB_DOWNLOADS of them at a time, until stopped."""
-    worker = build_worker(process.settings)
+    worker = build_worker(process.settings, process.stop)
     downloads = process.settings.rescan.blob_downloads
     log.info("worker ready", downloads=downloads)
     running: set[Future[None]] = set()

@@ -27,7 +27,7 @@ from data.secscan.status import Reason
 from data.settings import Settings, WorkerType
 from data.sweep import last_manifest_id
 from queues.errors import BudgetSpent, DigestBusy, ScannerClosed
-from workers.process import Process, run_worker
+from workers.process import Process, Stop, run_worker
 from workers.reporter import Reporter
 from workers.wiring import (
     build_database,
@@ -95,9 +95,10 @@ class SecurityCycle:
         self.reporter.tell()
 
 
-def build_cycle(settings: Settings) -> SecurityCycle:
+def build_cycle(settings: Settings, stop: Stop) -> SecurityCycle:
     build_database(settings)
-    redis, reporter = build_redis(settings), build_reporter(settings)
+    redis = build_redis(settings, hurry=lambda: stop.requested)
+    reporter = build_reporter(settings)
     return SecurityCycle(
         indexer=build_indexer(settings, redis, build_storage(settings), observer=reporter),
         reporter=reporter,
@@ -107,7 +108,7 @@ def build_cycle(settings: Settings) -> SecurityCycle:
 
 
 def work(process: Process) -> None:
-    cycle = build_cycle(process.settings)
+    cycle = build_cycle(process.settings, process.stop)
     interval = process.settings.scanner.indexing_interval
     log.info("worker ready", interval=interval)
     with pushing_metrics(process.settings, cycle.reporter.metrics.registry, "securityworker"):

@@ -226,7 +226,7 @@ def record_of(complete: SharingManifest) -> ManifestRecord:
 def build_sweeper(process: Process) -> Sweeper:
     settings = process.settings
     build_database(settings)
-    redis = build_redis(settings)
+    redis = build_redis(settings, hurry=lambda: process.stop.requested)
     return Sweeper(
         redis=redis,
         queue=build_queue(settings, redis),

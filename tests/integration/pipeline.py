@@ -69,7 +69,7 @@ class Pipeline:
         self.upstream = upstream
         self.scanner = scanner
         self.queue = RescanQueue("rescan", connection=redis)
-        self.blob_worker: BlobWorker = build_worker(self.settings)
+        self.blob_worker: BlobWorker = build_worker(self.settings, Stop())
 
     @property
     def storage_path(self) -> Path:

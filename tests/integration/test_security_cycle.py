@@ -22,7 +22,7 @@ def cycle(quay: Pipeline) -> int:
     process = Process(
         worker=WorkerType.SECURITY, settings=quay.settings, config=None, burst=True, stop=Stop()
     )
-    return build_cycle(quay.settings).run(process)
+    return build_cycle(quay.settings, Stop()).run(process)
 
 
 @pytest.fixture
@@ -61,7 +61,7 @@ def test_cycle_looks_at_so_many_manifests_as_it_is_told(quay: Pipeline) -> None:
     quay.settings = quay.settings.model_copy(
         update={"scanner": quay.settings.scanner.model_copy(update={"batch_size": 1})}
     )
-    security_cycle = build_cycle(quay.settings)
+    security_cycle = build_cycle(quay.settings, Stop())
     looks = [list(security_cycle.candidates()) for _ in range(3)]
     oldest, second, third, newest = manifest_ids
     assert looks == [[newest, oldest], [newest, second], [newest, third]]

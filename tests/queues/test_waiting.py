@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import json
 import signal
-import threading
 import subprocess
 import sys
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 
