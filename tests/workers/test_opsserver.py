@@ -255,22 +255,29 @@ def outlive_the_database(busy: Running) -> None:
     wait_until(lambda: busy.get("/readyz").status_code == 200, 20, "it is ready again by itself")
 
 
+def soonest_answer(ops: Running, path: str) -> float:
+    """Seconds; of several, since a machine that does other work too makes some of them late."""
+    times = []
+    for _ in range(7):
+        started = time.monotonic()
+        assert ops.get(path).status_code == 200
+        times.append(time.monotonic() - started)
+    return min(times)
+
+
 def test_answers_at_a_million_jobs_as_at_ten(busy: Running, redis: Redis) -> None:
-    redis.eval(
-        "for n = 1, ARGV[1], 1000 do local ids = {} "
-        "for m = n, n + 999 do ids[#ids + 1] = 'rescan-' .. m end "
-        "redis.call('RPUSH', 'rq:queue:rescan', unpack(ids)) end "
-        "for n = 1, 100000, 1000 do local ids = {} "
-        "for m = n, n + 999 do ids[#ids + 1] = m; ids[#ids + 1] = 'rescan-' .. m end "
-        "redis.call('ZADD', 'rq:failed:rescan', unpack(ids)) end",
-        0,
-        A_MILLION,
-    )
-    for path in ("/", "/metrics"):
-        times = []
-        for _ in range(5):
-            started = time.monotonic()
-            assert busy.get(path).status_code == 200
-            times.append(time.monotonic() - started)
-        assert min(times) < 0.1, path
+    paths = ("/", "/metrics")
+    before = {path: soonest_answer(busy, path) for path in paths}
+    for first in range(1, A_MILLION, 50_000):  # a script that runs for long makes Valkey refuse all
+        redis.eval(
+            "for n = ARGV[1], ARGV[1] + 49999, 1000 do local ids, failed = {}, {} "
+            "for m = n, n + 999 do ids[#ids + 1] = 'rescan-' .. m "
+            "failed[#failed + 1] = m; failed[#failed + 1] = 'rescan-' .. m end "
+            "redis.call('RPUSH', 'rq:queue:rescan', unpack(ids)) "
+            "if n < 100000 then redis.call('ZADD', 'rq:failed:rescan', unpack(failed)) end end",
+            0,
+            first,
+        )
+    for path in paths:
+        assert soonest_answer(busy, path) < 5 * before[path] + 0.05, path
     assert "1,000,007" in busy.get("/").text

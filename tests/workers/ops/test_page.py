@@ -29,6 +29,8 @@ ARGUMENTS = [
     "--disable-component-update",
     "--disable-sync",
 ]
+# One browser for all of them.
+pytestmark = pytest.mark.xdist_group("page")
 AXE = (files("axe_playwright_python") / "axe.min.js").read_text()
 
 
