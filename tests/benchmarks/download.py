@@ -61,12 +61,11 @@ class Sizes:
     curled: int  # of those that are placed: curl is the slower
 
 
-WHOLE = Sizes(large_mib=1024, memory_mib=4096, placed=2000, curled=300)
-QUICK = Sizes(large_mib=128, memory_mib=512, placed=100, curled=50)
+WHOLE = Sizes(large_mib=1024, memory_mib=4096, placed=1000, curled=300)
 
 
-def measure(site: Site, growth: Growth, *, quick: bool) -> dict[str, float | None]:
-    return measure_sizes(site, growth, QUICK if quick else WHOLE)
+def measure(site: Site, growth: Growth) -> dict[str, float | None]:
+    return measure_sizes(site, growth, WHOLE)
 
 
 def measure_sizes(site: Site, growth: Growth, sizes: Sizes) -> dict[str, float | None]:

@@ -44,17 +44,12 @@ def measure(site: Site, growth: Growth, *, rounds: int, quick: bool) -> dict[str
         for queued in (JOBS // 10, JOBS, JOBS * 10):
             growth.add(Curve.JOBS, queued, 1000 / rescans_per_second(site, scanner, queued))
     with bench_scanner(TWO_SECONDS) as scanner:
-        speeds = [
-            busy_seconds(site, scanner, 1, TWO_JOBS // 2)
-            / busy_seconds(site, scanner, 2, TWO_JOBS)
-            * 2
-            for _ in range(rounds)
-        ]
+        one, two = (jobs_per_second(site, scanner, workers, rounds) for workers in (1, 2))
     with bench_scanner(SIXTEEN_SECONDS) as scanner:
         busy = share_of_slots(site, scanner, SIXTEEN)
     return {
         "ratio_to_noop": ratio,
-        "two_workers": round(median(speeds), 2),
+        "two_workers": round(two / one, 2),
         "scanner_busy_16": round(busy, 3),
     }
 
@@ -90,15 +85,18 @@ def enqueue_images(site: Site, count: int) -> None:
     site.queue.enqueue_rescans(manifests, Reason.EVENT, timeout=660)
 
 
-def busy_seconds(site: Site, scanner: BenchScanner, workers: int, jobs: int) -> float:
-    """From the first index call to the last answer."""
-    calls = calls_of(site, scanner, workers, jobs)
-    return (calls[-1].at_ns - calls[0].at_ns) / 1e9
+def jobs_per_second(site: Site, scanner: BenchScanner, workers: int, rounds: int) -> float:
+    """From the first index call to the last answer; the median of the rounds."""
+    jobs = workers * TWO_JOBS // 2
+    with site.rescan_workers(workers, scanner=scanner):
+        spans = [calls_of(site, scanner, jobs) for _ in range(rounds)]
+    return median(jobs * 1e9 / (calls[-1].at_ns - calls[0].at_ns) for calls in spans)
 
 
 def share_of_slots(site: Site, scanner: BenchScanner, slots: int) -> float:
     """How much of all slots was in use while there was work: all had begun, none had run out."""
-    calls = calls_of(site, scanner, slots, slots * 20)
+    with site.rescan_workers(slots, scanner=scanner):
+        calls = calls_of(site, scanner, slots * 20)
     begun, in_use, used_ns = 0, 0, 0
     last_arrival = max(call.at_ns for call in calls if call.arrived)
     previous = 0
@@ -111,9 +109,8 @@ def share_of_slots(site: Site, scanner: BenchScanner, slots: int) -> float:
     return used_ns / (slots * (last_arrival - begun))
 
 
-def calls_of(site: Site, scanner: BenchScanner, workers: int, jobs: int) -> list[Call]:
-    """All that the scanner saw of so many jobs, in order."""
-    with site.rescan_workers(workers, scanner=scanner):
-        enqueue_images(site, jobs)
-        calls = [scanner.next_call() for _ in range(2 * jobs)]
+def calls_of(site: Site, scanner: BenchScanner, jobs: int) -> list[Call]:
+    """All that the scanner sees of so many jobs, in order."""
+    enqueue_images(site, jobs)
+    calls = [scanner.next_call() for _ in range(2 * jobs)]
     return sorted(calls, key=lambda call: call.at_ns)

@@ -18,7 +18,7 @@ from tests.benchmarks.scanner import BenchScanner, bench_scanner
 from tests.benchmarks.site import Site
 from tests.servers import wait_until
 
-PULLS = 200
+PULLS = 100
 REPOSITORIES = (10, 100, 1000)
 # What the scanner takes, so that its slots are contended for.
 SCANNER_SECONDS = 0.05
