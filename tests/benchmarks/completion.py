@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
+from functools import partial
 from statistics import median, quantiles
 from typing import Any
 
@@ -32,7 +33,7 @@ def measure(site: Site, growth: Growth, *, rounds: int, quick: bool) -> dict[str
     growth.add(Curve.BLOBS, BLOBS, ours * 1000)
     for blobs in () if quick else (5, 100):
         wide = fill(site, SHARING, blobs)
-        cost = timed(lambda blob=wide: find_manifests_completed_by(blob), rounds)  # type: ignore[misc]
+        cost = timed(partial(find_manifests_completed_by, wide), rounds)
         growth.add(Curve.BLOBS, blobs, cost * 1000)
     return {
         "statements": statements_of(lambda: find_manifests_completed_by(shared)),
@@ -46,15 +47,14 @@ def measure_large(tables: LargeTables, growth: Growth) -> dict[str, float | None
     """In the large tables: one manifest, then 10, 1,000 and 100,000 that share the blob."""
     singles = tables.blobs_of_single_manifests(LARGE_ROUNDS)
     find_manifests_completed_by(singles[0])
-    seconds = [once(lambda blob=blob: find_manifests_completed_by(blob)) for blob in singles]  # type: ignore[misc]
+    seconds = [once(partial(find_manifests_completed_by, blob)) for blob in singles]
     growth.add(Curve.SHARING, 1, median(seconds) * 1000)
     for sharing, blob in tables.shared.items():
         found = len(find_manifests_completed_by(blob))
         if found != sharing:
             raise RuntimeError(f"{found} manifests are complete, {sharing} should be")
-        cost = timed(
-            lambda each=blob: find_manifests_completed_by(each), 5 if found < 10_000 else 1
-        )  # type: ignore[misc]
+        rounds = 5 if found < 10_000 else 1
+        cost = timed(partial(find_manifests_completed_by, blob), rounds)
         growth.add(Curve.SHARING, sharing, cost * 1000)
     return {"p99_ms_large": round(quantiles(seconds, n=100)[98] * 1000, 2)}
 
