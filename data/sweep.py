@@ -175,11 +175,16 @@ def find_complete(manifest_ids: Sequence[int]) -> list[SharingManifest]:
 
     What is complete still may be no image; the caller parses it to see.
     """
+    return keep_complete(find_candidates(manifest_ids))
+
+
+def find_candidates(manifest_ids: Sequence[int]) -> list[SharingManifest]:
+    """Those that may be complete, or lack one blob that is no config. One statement."""
     if not manifest_ids:
         return []
     counts = count_missing_blobs(manifest_ids).alias("counts")
     rows = select_candidates(counts, Manifest.manifest_bytes).tuples().iterator()
-    return keep_complete(group_by_manifest(rows))
+    return group_by_manifest(rows)
 
 
 def count_missing_blobs(manifest_ids: Sequence[int]) -> ModelSelect[ManifestBlob]:

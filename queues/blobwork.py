@@ -15,6 +15,8 @@ from data.storage import Storage
 from queues.errors import InvalidWork
 from queues.workqueue import WorkItem, WorkQueue
 
+LARGEST_ID = 2**63 - 1  # what a database takes for an id at most
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class BlobWork:
@@ -50,6 +52,8 @@ def read_blob_work(item: WorkItem) -> BlobWork:
             raise InvalidWork(f"queue item {item.id}: it lacks a digest, repo_id or namespace")
     if isinstance(repository_id, bool):
         raise InvalidWork(f"queue item {item.id}: repo_id is no number")
+    if not 0 < repository_id <= LARGEST_ID:
+        raise InvalidWork(f"queue item {item.id}: repo_id is no id of a repository")
     username = body.get("username")
     try:
         parse_digest(digest)

@@ -14,10 +14,10 @@ from datetime import datetime
 import structlog
 from redis import Redis
 from redis.exceptions import RedisError
-from redis_lock import Lock
+from redis_lock import Lock, NotAcquired
 
 from data.blob_records import find_blobs
-from data.completion import SharingManifest
+from data.completion import SharingManifest, keep_complete
 from data.database import connection
 from data.errors import DataError
 from data.faultpoints import FaultPoint, reach
@@ -29,7 +29,7 @@ from data.settings import WorkerType
 from data.sweep import (
     ClaimedRow,
     Stuck,
-    find_complete,
+    find_candidates,
     find_exhausted_items,
     is_image,
     last_manifest_id,
@@ -40,6 +40,7 @@ from queues.blobwork import ask_for_config, read_blob_work
 from queues.errors import InvalidWork
 from queues.rescanqueue import Enqueued, RescanQueue, backfill_lane, job_id_of
 from queues.unscannable import Unscannable
+from queues.walkcursor import WalkCursor
 from queues.workqueue import WorkItem, WorkQueue
 from workers.process import Process, run_worker
 from workers.reporter import Reporter
@@ -106,7 +107,7 @@ class Sweeper:
                     break
             return total
         finally:
-            lock.release()
+            release(lock)
 
     def parts(self) -> Iterator[Swept]:
         for stuck in Stuck:
@@ -116,26 +117,29 @@ class Sweeper:
     def walk(self, stuck: Stuck) -> Iterator[Swept]:
         """One walk over the manifests, from where the last one was cut short."""
         last = last_manifest_id()
-        after = int(self.redis.hget(self.cursor_key, stuck.value) or 0)
+        after = self.cursor.read(stuck.value)
         while after < last:
             page = next_page(stuck, after)
             swept = self.sweep_page(stuck, list(page.manifest_ids))
             after = page.after
-            self.redis.hset(self.cursor_key, stuck.value, after)
+            self.cursor.write(stuck.value, after)
             reach(FaultPoint.SWEEP_PAGE)
             yield swept
-        self.redis.hdel(self.cursor_key, stuck.value)
+        self.cursor.forget(stuck.value)
 
     def sweep_page(self, stuck: Stuck, manifest_ids: list[int]) -> Swept:
         if stuck is Stuck.CLAIMED:
             manifest_ids = self.without_live_claims(load_claims(manifest_ids))
-        complete = find_complete(self.unscannable.without(manifest_ids))
-        images = [each for each in complete if is_image(each)]
-        others = {each.completed.manifest_id for each in complete} - {
+        found = find_candidates(self.unscannable.without(manifest_ids))
+        images = [each for each in found if is_image(each)]
+        others = {each.completed.manifest_id for each in found} - {
             each.completed.manifest_id for each in images
         }
         self.unscannable.add(sorted(others))
-        wanted = [each for each in images if self.decide_policy(record_of(each)) is not Policy.OFF]
+        complete = keep_complete(images)
+        wanted = [
+            each for each in complete if self.decide_policy(record_of(each)) is not Policy.OFF
+        ]
         return Swept(
             stuck=len(wanted),
             enqueued=self.enqueue([each.completed.manifest_id for each in wanted]),
@@ -158,12 +162,12 @@ class Sweeper:
         with self.redis.pipeline(transaction=False) as pipeline:
             for claim in claims:
                 pipeline.hget(f"rq:job:{job_id_of(claim.manifest_id)}", "status")
-            statuses = pipeline.execute()
+            statuses = pipeline.execute(raise_on_error=False)  # a record may be no job's
         now = utcnow()
         return [
             claim.manifest_id
             for claim, status in zip(claims, statuses, strict=True)
-            if is_dead(claim, now, job_lives=status in LIVE_JOB)
+            if is_dead(claim, now, job_lives=is_live(status))
         ]
 
     def renew_exhausted_items(self) -> Iterator[Swept]:
@@ -187,8 +191,20 @@ class Sweeper:
         return False
 
     @property
-    def cursor_key(self) -> str:
-        return f"rescan:{self.queue.name}:sweep:cursor"
+    def cursor(self) -> WalkCursor:
+        return WalkCursor(self.redis, f"rescan:{self.queue.name}:sweep:cursor")
+
+
+def release(lock: Lock) -> None:
+    """A lock that is gone (Redis lost everything) or out of reach ends by itself."""
+    try:
+        lock.release()
+    except (NotAcquired, RedisError) as error:
+        log.warning("sweep lock not released", error=str(error))
+
+
+def is_live(status: object) -> bool:
+    return isinstance(status, bytes) and status in LIVE_JOB
 
 
 def work_item(item: QueueItem) -> WorkItem:

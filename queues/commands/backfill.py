@@ -27,6 +27,7 @@ from data.sweep import Stuck, find_stuck_images, last_manifest_id, require_proxy
 from queues.commands.context import ConfigOption, Context, open_context
 from queues.commands.output import JsonOption, console, print_json, reported, say
 from queues.rescanqueue import Enqueued
+from queues.walkcursor import WalkCursor
 from queues.wiring import decide_for
 
 WALKS = (Stuck.UNSUPPORTED, Stuck.NO_ROW)
@@ -62,7 +63,7 @@ def backfill(
     if organization is not None:
         require_proxy_organization(organization)
     if restart and not dry_run:
-        context.redis.delete(cursor_key(context, organization))
+        cursor_of(context, organization).clear()
     walk = Walk(context, organization, dry_run=dry_run, rate=rate)
     tally, last = walk.tally, last_manifest_id()
     with Progress(
@@ -103,9 +104,9 @@ class Walk:
         A dry run looks at everything, and leaves a backfill that was cut short where it is.
         """
         self.tally.started = time.monotonic()
-        key = cursor_key(self.context, self.organization)
+        cursor = cursor_of(self.context, self.organization)
         for number, stuck in enumerate(WALKS):
-            after = 0 if self.dry_run else int(self.context.redis.hget(key, stuck.value) or 0)
+            after = 0 if self.dry_run else cursor.read(stuck.value)
             for page in find_stuck_images(stuck, after=after, namespace=self.organization):
                 wanted = [each for each in page.images if not self.is_off(each)]
                 self.tally.policy_off += len(page.images) - len(wanted)
@@ -113,10 +114,10 @@ class Walk:
                     self.enqueue(part)
                     yield number, part[-1].completed.manifest_id
                 if not self.dry_run:
-                    self.context.redis.hset(key, stuck.value, page.after)
+                    cursor.write(stuck.value, page.after)
                 yield number, page.after
         if not self.dry_run:
-            self.context.redis.delete(key)
+            cursor.clear()
 
     def is_off(self, image: SharingManifest) -> bool:
         completed = image.completed
@@ -148,6 +149,6 @@ class Walk:
             time.sleep(max(0.0, ahead))
 
 
-def cursor_key(context: Context, organization: str | None) -> str:
+def cursor_of(context: Context, organization: str | None) -> WalkCursor:
     suffix = f":{organization}" if organization else ""
-    return f"rescan:{context.queue.name}:backfill:cursor{suffix}"
+    return WalkCursor(context.redis, f"rescan:{context.queue.name}:backfill:cursor{suffix}")

@@ -101,6 +101,8 @@ def test_upstream_that_is_busy_uses_up_no_retry(quay: Pipeline) -> None:
         (json.dumps({"digest": "sha256:../../x", "repo_id": 1, "namespace": "proxy"}), "digest"),
         (json.dumps({"digest": "sha256:" + "a" * 64, "repo_id": "1", "namespace": 2}), "lacks"),
         (json.dumps({"digest": "sha256:" + "a" * 64, "repo_id": True, "namespace": "x"}), "number"),
+        (json.dumps({"digest": "sha256:" + "a" * 64, "repo_id": 2**64, "namespace": "x"}), "no id"),
+        (json.dumps({"digest": "sha256:" + "a" * 64, "repo_id": -1, "namespace": "x"}), "no id"),
     ],
 )
 def test_queue_item_that_nobody_can_read_is_dropped(

@@ -9,7 +9,8 @@ from datetime import timedelta
 import pytest
 from redis_lock import Lock
 
-from data import sweep
+from data import completion, sweep
+from data.manifests import Manifest, parse_manifest
 from data.models import ManifestSecurityStatus, QueueItem, utcnow
 from data.secscan.status import CLAIM_LIFETIME, IndexStatus, Reason
 from data.sweep import Stuck, find_complete, last_manifest_id, next_page
@@ -22,6 +23,7 @@ from workers.demo.sampleimages import debian_image, helm_chart
 from workers.sweepworker import Sweeper, Swept
 
 IMAGE = debian_image("library/app")
+CURSOR = "rescan:rescan:sweep:cursor"
 
 
 @pytest.fixture
@@ -127,6 +129,28 @@ def test_artifact_costs_one_parse_a_day(quay: Pipeline, sweeper: Sweeper) -> Non
     assert quay.queue.depth().queued == 0
 
 
+def test_artifact_that_lacks_a_blob_costs_one_parse_a_day_too(
+    quay: Pipeline, sweeper: Sweeper, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    parsed: list[str] = []
+
+    def count(manifest_bytes: str, media_type: str) -> Manifest:
+        parsed.append(media_type)
+        return parse_manifest(manifest_bytes, media_type)
+
+    chart = helm_chart("charts/app")
+    quay.publish(chart)
+    pulled = quay.pull("proxy", chart)
+    for digest in list(chart.blobs)[1:]:
+        quay.fetch_blob_in_request("proxy", chart, digest)
+    quay.security_worker_looks_too_early(pulled.manifest_id)
+    for module in (sweep, completion):
+        monkeypatch.setattr(module, "parse_manifest", count)
+    for _ in range(3):
+        run(sweeper)
+    assert len(parsed) == 1
+
+
 def claim(quay: Pipeline, manifest_id: int, job: str | None, age: timedelta) -> None:
     owner = {"rescan": {"job": job, "attempt": "token"}} if job else {}
     quay.store_status(
@@ -229,10 +253,37 @@ def test_sweep_that_was_cut_short_goes_on_where_it_was(
     quay.security_worker_looks_too_early(first)
     stopped = sweeper.sweep(lambda: True)
     assert stopped is not None
-    assert sweeper.redis.hgetall(sweeper.cursor_key) == {b"unsupported": str(first).encode()}
+    assert sweeper.redis.hgetall(CURSOR) == {b"unsupported": str(first).encode()}
     assert run(sweeper).stuck == 0, "this sweep began after the page that the last one had done"
-    assert not sweeper.redis.exists(sweeper.cursor_key)
+    assert not sweeper.redis.exists(CURSOR)
     assert run(sweeper).stuck == 1, "and the next one begins anew"
+
+
+@pytest.mark.parametrize("value", ["-9000000000", "9" * 30, b"\x80\x04.", ""])
+def test_cursor_that_nobody_of_ours_wrote_is_a_sweep_that_begins(
+    quay: Pipeline, sweeper: Sweeper, value: str | bytes
+) -> None:
+    manifest_id = placed(quay)
+    quay.security_worker_looks_too_early(manifest_id)
+    sweeper.redis.hset(CURSOR, "unsupported", value)
+    assert run(sweeper).stuck == 1
+
+
+def test_keys_of_another_type_do_not_end_the_sweeps_for_good(
+    quay: Pipeline, sweeper: Sweeper
+) -> None:
+    manifest_id = placed(quay)
+    claim(quay, manifest_id, job_id_of(manifest_id), timedelta(0))
+    for key in (CURSOR, f"rq:job:{job_id_of(manifest_id)}"):
+        sweeper.redis.set(key, "planted")
+    assert run(sweeper).enqueued == 1
+
+
+def test_sweeper_whose_lock_redis_forgot_lives_on(quay: Pipeline, sweeper: Sweeper) -> None:
+    manifest_id = placed(quay)
+    quay.security_worker_looks_too_early(manifest_id)
+    assert sweeper.sweep(lambda: bool(sweeper.redis.flushall())) is not None
+    assert run(sweeper).enqueued == 1
 
 
 def test_flushed_redis_loses_nothing(quay: Pipeline, sweeper: Sweeper) -> None:

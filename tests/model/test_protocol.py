@@ -9,7 +9,8 @@ from __future__ import annotations
 import os
 import random
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from typing import Any
 
 import pytest
 from hypothesis import HealthCheck, given, settings
@@ -47,6 +48,8 @@ QUAYS: dict[str, Callable[[World], Act]] = {
 }
 EVERYBODY = OURS | QUAYS
 MOST_JOBS = 6
+ORDERS_OF_A_PAIR = 6
+MOST_STEPS = 30  # a rescan takes fewer
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -95,6 +98,7 @@ def engine(
         yield str(request.param)
 
 
+@pytest.mark.timeout(max(600, 5 * EXAMPLES))
 @settings(
     max_examples=EXAMPLES,
     deadline=None,
@@ -105,12 +109,51 @@ def engine(
 def test_every_order_of_every_actor_ends_well(
     engine: str, monkeypatch: pytest.MonkeyPatch, plan: Plan
 ) -> None:
+    ends_well(plan, monkeypatch)
+
+
+@pytest.mark.timeout(600)
+@pytest.mark.parametrize("name", sorted(EVERYBODY.keys() - {"rescan worker"}))
+def test_rescan_worker_beside_each_other_actor_ends_well(
+    engine: str, monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    """The pairs that chance meets seldom: whatever Clair says, in a few orders each."""
+    for answer in Answer:
+        for order in range(ORDERS_OF_A_PAIR):
+            ends_well(plan_of(name, answers=(answer,), order=order), monkeypatch)
+
+
+@pytest.mark.timeout(600)
+def test_rescan_worker_that_dies_at_each_step_keeps_nobody_waiting(
+    engine: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for step in range(1, MOST_STEPS):
+        ends_well(plan_of("registry", deaths={"rescan worker": step}), monkeypatch)
+
+
+def plan_of(name: str, **changes: Any) -> Plan:
+    """A rescan worker that has a job, and one more actor."""
+    plain = Plan(
+        names=tuple(sorted({name, "rescan worker"})),
+        placed=True,
+        row=IndexStatus.MANIFEST_UNSUPPORTED,
+        deaths={},
+        suspected=frozenset({"rescan worker"}) if name == "another rescan worker" else frozenset(),
+        answers=(),
+        gate=False,
+        order=0,
+        haste=0.3,
+    )
+    return replace(plain, **changes)
+
+
+def ends_well(plan: Plan, monkeypatch: pytest.MonkeyPatch) -> None:
     world = play(plan, monkeypatch)
     assert world.wrong == []
     assert_both_layers_were_noticed(world, plan)
     let_what_is_left_be_done(world)
     for manifest_id in world.manifests:
-        assert is_gone(manifest_id) or is_settled(manifest_id), world.statuses
+        assert is_gone(manifest_id) or is_settled(manifest_id), world.rows
 
 
 def play(plan: Plan, monkeypatch: pytest.MonkeyPatch) -> World:

@@ -23,7 +23,7 @@ from data.secscan.clair import ClairClient
 from data.secscan.indexer import Indexer
 from data.secscan.layers import LayerLocation
 from data.secscan.reports import IndexReport, ReportState
-from data.secscan.status import IndexStatus, Reason
+from data.secscan.status import IndexStatus, Reason, StatusRow
 from data.secscan.status_rows import load_row
 from queues.errors import DigestBusy
 from tests.model.steps import Actor, Steps
@@ -92,6 +92,7 @@ class Jobs:
                 self.queued[manifest_id] = asked or reason
 
 
+SETTLED = {IndexStatus.COMPLETED, IndexStatus.MANIFEST_LAYER_TOO_LARGE}
 STRENGTH = {Reason.SWEEP: 0, Reason.EVENT: 1, Reason.MANUAL: 2, Reason.FORCED: 3}
 
 
@@ -105,7 +106,9 @@ class World:
         self.jobs = Jobs()
         self.calls: list[Call] = []
         self.indexing: dict[str, Actor] = {}
-        self.statuses: dict[int, IndexStatus | None] = {}
+        self.rows: dict[int, StatusRow | None] = {}
+        self.owners: dict[str, str] = {}  # attempt -> name of the worker that makes it
+        self.refreshing: set[tuple[str, int]] = set()  # who indexes what is COMPLETED again
         self.settled: set[int] = set()  # at some time: no event resets these
         self.noticed: set[int] = set()  # found complete by a blob worker, or settled by then
         self.wrong: list[str] = []
@@ -119,6 +122,10 @@ class World:
             write_manifest(repository, self.digest, MEDIA_TYPE, self.manifest_bytes, parsed)[0]
             for repository in self.repositories
         ]
+
+    @property
+    def names(self) -> set[str]:
+        return {actor.name for actor in self.steps.actors}
 
     def place(self, digest: str) -> None:
         record_placement(
@@ -143,20 +150,39 @@ class World:
     def watch(self, moved: list[Actor]) -> None:
         """Looks at the rows after each step, and at who can have changed them."""
         for manifest_id in self.manifests:
-            row = load_row(manifest_id)
-            before, now = self.statuses.get(manifest_id), row.status if row else None
-            if not moved:
-                self.statuses[manifest_id] = now
-            self.statuses[manifest_id] = now
-            if now in {IndexStatus.COMPLETED, IndexStatus.MANIFEST_LAYER_TOO_LARGE}:
+            before, now = self.rows.get(manifest_id), load_row(manifest_id)
+            self.rows[manifest_id] = now
+            if now and now.status in SETTLED:
                 self.settled.add(manifest_id)
-            if before is now or not all(actor.ours for actor in moved):
-                continue
-            names = "/".join(actor.name for actor in moved)
-            if before is IndexStatus.COMPLETED:
-                self.wrong.append(f"{names} turned COMPLETED to {now}")
-            if now is None and before is not IndexStatus.IN_PROGRESS:
-                self.wrong.append(f"{names} left a gap where {before} was")
+            if moved and all(actor.ours for actor in moved):
+                names = "/".join(actor.name for actor in moved)
+                self.wrong += [
+                    f"{names} {each}" for each in self.misdeeds(manifest_id, before, now)
+                ]
+
+    def misdeeds(
+        self, manifest_id: int, before: StatusRow | None, now: StatusRow | None
+    ) -> Iterator[str]:
+        """What no worker of ours may do to a row. Each signs its word with its name as the hash."""
+        old, new = before and before.status, now and now.status
+        author = now.indexer_hash if now else ""
+        if old is IndexStatus.COMPLETED and new is not old:
+            yield f"turned COMPLETED to {new}"
+        rewritten = old is IndexStatus.COMPLETED and new is old and before != now
+        if rewritten and (author, manifest_id) not in self.refreshing:
+            yield f"wrote over a COMPLETED as {author}"
+        if new is None and old not in {None, IndexStatus.IN_PROGRESS}:
+            yield f"left a gap where {old} was"
+        if new is IndexStatus.FAILED and old not in {new, IndexStatus.IN_PROGRESS}:
+            yield f"wrote a failure over {old}"
+        retaken = old is IndexStatus.IN_PROGRESS and new is old
+        if retaken and before and now and job_of(before) != job_of(now):
+            yield f"took the live claim of {job_of(before)}"
+        if old is IndexStatus.IN_PROGRESS and new in {IndexStatus.COMPLETED, IndexStatus.FAILED}:
+            claim = before.claim if before else None
+            owner = self.owners.get(claim.attempt, author) if claim else "somebody else"
+            if author in self.names and author != owner:
+                yield f"wrote the word of {author} over the claim of {owner}"
 
 
 @dataclass(slots=True)
@@ -222,6 +248,10 @@ class ActorsClair:
         with self.world.steps.unseen():
             row = load_row(self.manifest_id)
         refresh = row is not None and row.status is IndexStatus.COMPLETED
+        if refresh:
+            self.world.refreshing.add((self.actor.name, self.manifest_id))
+        if row is not None and row.claim is not None:
+            self.world.owners.setdefault(row.claim.attempt, self.actor.name)
         call = Call(actor=self.actor, manifest_id=self.manifest_id, refresh=refresh)
         for other in self.world.calls:
             if other.manifest_id != self.manifest_id or other.refresh or refresh:
@@ -235,6 +265,10 @@ class ActorsClair:
         return IndexReport(
             manifest_hash=digest, state=state, err="no tar", indexer_state=self.actor.name
         )
+
+
+def job_of(row: StatusRow) -> str:
+    return row.claim.job if row.claim else "somebody else"
 
 
 ORGANIZATIONS = ("one", "other")

@@ -188,7 +188,14 @@ def test_username_of_quay_is_read() -> None:
     assert read_blob_work(item_with(json.dumps(body))).username == "someone"
 
 
-VALUES = st.none() | st.booleans() | st.integers() | st.text(max_size=80) | st.just(DIGEST)
+VALUES = (
+    st.none()
+    | st.booleans()
+    | st.integers()
+    | st.just(10**30)
+    | st.text(max_size=80)
+    | st.just(DIGEST)
+)
 
 
 @settings(max_examples=FUZZ_EXAMPLES, deadline=None)
@@ -205,4 +212,4 @@ def test_nothing_but_invalid_work_comes_out(body: str) -> None:
     except InvalidWork:
         return
     assert work.digest == DIGEST
-    assert isinstance(work.repository_id, int)
+    assert 0 < work.repository_id < 2**63
