@@ -28,7 +28,8 @@ bench: .venv/test ## The figures, as ratios in one run (ARGUMENTS="--quick --jso
 	@$(BIN)/python -m tests.benchmarks $(ARGUMENTS)
 
 nightly: .venv/test ## The suite with large fuzz and kill counts: about an hour
-	FUZZ_EXAMPLES=100000 FAULT_KILLS=200 $(BIN)/python -m pytest -q -n 6 --dist loadgroup --timeout 7200
+	FUZZ_EXAMPLES=100000 FAULT_KILLS=200 SCANNER_DOWN_SECONDS=600 \
+	  $(BIN)/python -m pytest -q -n 6 --dist loadgroup --timeout 7200
 
 clean: ## Removes what was installed and built here
 	rm -rf .venv build .pytest_cache .mypy_cache .ruff_cache .hypothesis

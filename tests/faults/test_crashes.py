@@ -27,7 +27,8 @@ from tests.servers import Engine, wait_until
 from workers.demo.images import Image
 from workers.demo.scannerfaults import Held
 
-pytestmark = pytest.mark.xdist_group("crashes")
+# All of the time that is waited for is spent in the first test of the group.
+pytestmark = [pytest.mark.xdist_group("crashes"), pytest.mark.timeout(300)]
 
 BACK_WITHIN_SECONDS = 30
 BLOB_POINTS = (

@@ -68,7 +68,7 @@ def test_all_workers_together_never_hold_more_slots_than_the_limit(
     gate_of: MakeGate, redis: Redis, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(scannergate, "SLOT_WAIT_SECONDS", 10.0)
-    open_now, most_open, lock = 0, 0, threading.Lock()
+    open_now, most_open, lock, full = 0, 0, threading.Lock(), threading.Event()
 
     def work(number: int) -> None:
         nonlocal open_now, most_open
@@ -76,7 +76,9 @@ def test_all_workers_together_never_hold_more_slots_than_the_limit(
             with lock:
                 open_now += 1
                 most_open = max(most_open, open_now)
-            threading.Event().wait(0.02)
+                if open_now >= 3:
+                    full.set()
+            assert full.wait(20)
             with lock:
                 open_now -= 1
 
@@ -89,7 +91,10 @@ def test_all_workers_together_never_hold_more_slots_than_the_limit(
     assert redis.zcard(SLOTS) == 0
 
 
-def test_slot_of_a_dead_holder_is_free_when_its_lease_ends(gate_of: MakeGate, redis: Redis) -> None:
+def test_slot_of_a_dead_holder_is_free_when_its_lease_ends(
+    gate_of: MakeGate, redis: Redis, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(RedisScannerGate, "start_renewal", lambda _: None)  # the dead renew nothing
     abandoned = enter(gate_of(limit=1))
     abandoned.__enter__()
     with pytest.raises(NoSlotFree), enter(gate_of(limit=1), OTHER):
