@@ -45,6 +45,9 @@ class ChildFailed(Exception):
         self.code = code
 
 
+STOPPING = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
+
+
 @dataclass(slots=True)
 class Stop:
     """Set by SIGTERM, SIGINT or, to `reload`, by SIGHUP; what waits for it wakes at once."""
@@ -65,7 +68,7 @@ class Stop:
 
     def listen(self) -> None:
         """Makes the signals ask for a stop; to be called in the main thread."""
-        for signum in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
+        for signum in STOPPING:
             signal.signal(signum, self.request)
 
     def take_reload(self) -> bool:

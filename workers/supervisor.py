@@ -15,7 +15,8 @@ import os
 import signal
 import sys
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -23,7 +24,7 @@ import structlog
 from redis.exceptions import RedisError
 
 from data.errors import DataError
-from workers.process import EXIT_FAILED, EXIT_WRONG_USE, ChildFailed, Process
+from workers.process import EXIT_FAILED, EXIT_WRONG_USE, STOPPING, ChildFailed, Process
 
 log = structlog.get_logger()
 
@@ -81,17 +82,30 @@ def start(running: Running, process: Process) -> None:
     sys.stdout.flush()
     sys.stderr.flush()
     parent = os.getpid()
-    pid = os.fork()
-    if pid == 0:
-        os._exit(run_child(running.child, process, parent))
+    # Python forgets what signals came to a child before it is set up, a stop among them; those that
+    # are held back come when the child listens.
+    with signals_held_back():
+        pid = os.fork()
+        if pid == 0:
+            os._exit(run_child(running.child, process, parent))
     running.pid, running.started = pid, time.monotonic()
     log.debug("child started", child=running.child.name, pid=pid)
+
+
+@contextmanager
+def signals_held_back() -> Iterator[None]:
+    signal.pthread_sigmask(signal.SIG_BLOCK, STOPPING)
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, STOPPING)
 
 
 def run_child(child: Child, process: Process, parent: int) -> int:
     """The child's whole life; returns its exit code."""
     die_with(parent)
     process.stop.listen()
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, STOPPING)
     try:
         child.work(process, **child.arguments)
     except (DataError, RedisError) as error:
