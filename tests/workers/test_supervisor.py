@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import os
 import signal
+import subprocess
+import sys
 import threading
 import time
 from collections.abc import Callable
@@ -14,8 +16,10 @@ import pytest
 from data.settings import build_settings
 from tests.servers import wait_until
 from workers import supervisor
-from workers.process import EXIT_FAILED, EXIT_WRONG_USE, STOPPING, ChildFailed, Process, Stop
-from workers.supervisor import Child, Running, backoff, start, supervise
+from workers.process import EXIT_FAILED, EXIT_WRONG_USE, ChildFailed, Process, Stop
+from workers.supervisor import Child, backoff, supervise
+
+ROOT = Path(__file__).parents[2]
 
 
 @pytest.fixture
@@ -45,20 +49,11 @@ def pids(file: Path) -> list[int]:
     return [int(line) for line in file.read_text().split()] if file.exists() else []
 
 
-def test_child_that_is_told_to_stop_as_it_is_born_stops(process: Process) -> None:
+def test_child_that_is_told_to_stop_as_it_is_born_stops() -> None:
     """The signal may come before the child has run at all; it is tried often, to meet that."""
-
-    def work_until_stopped(current: Process) -> None:
-        if not current.stop.event.wait(5):
-            raise RuntimeError("nobody told it to stop")
-
-    for _ in range(150):
-        running = Running(Child("child", work_until_stopped))
-        start(running, process)
-        assert running.pid is not None
-        os.kill(running.pid, signal.SIGTERM)
-        assert os.waitstatus_to_exitcode(os.waitpid(running.pid, 0)[1]) == 0
-    assert signal.pthread_sigmask(signal.SIG_BLOCK, ()).isdisjoint(STOPPING)
+    program = [sys.executable, "-m", "tests.workers.toldatbirth"]
+    done = subprocess.run(program, cwd=ROOT, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
 
 
 def test_dead_child_is_started_again(process: Process, tmp_path: Path) -> None:
