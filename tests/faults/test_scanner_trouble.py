@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from datetime import datetime
+from typing import Any
 
 import pytest
 from redis import Redis
@@ -187,7 +188,7 @@ def test_workers_of_several_processes_never_send_more_requests_at_once_than_the_
         ids = [running.pull(f"image-{number}")[1].manifest_id for number in range(images)]
         for manifest_id in ids:
             running.enqueue(manifest_id)
-        config = {"RESCAN_MAX_CONCURRENT_INDEXES": limit}
+        config: Any = {"RESCAN_MAX_CONCURRENT_INDEXES": limit}
         workers = [running.start("workers.rescanworker", **config) for _ in range(2)]
         wait_until(
             lambda: any(
