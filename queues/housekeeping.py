@@ -14,11 +14,10 @@ from dataclasses import dataclass
 
 import structlog
 from rq.utils import now, utcformat
-from rq.worker_registration import clean_worker_registry
 
 from data.errors import DataError
 from data.secscan.status import Reason
-from queues.rescanjob import is_rescan_id
+from queues.rescanjob import is_rescan_id, readable
 from queues.rescanqueue import (
     FAILURE_SECONDS,
     RANK_OF_REASON,
@@ -140,13 +139,21 @@ class Housekeeping:
         moment, name = time.time(), self.queue.name
         self.queue.connection.zremrangebyscore(f"rq:finished:{name}", 0, moment)
         self.queue.connection.zremrangebyscore(f"rq:failed:{name}", 0, moment)
-        clean_worker_registry(self.queue)
+        self.forget_dead_workers()
+
+    def forget_dead_workers(self) -> None:
+        """As RQ's `clean_worker_registry`, which a name that is no text ends, and us with it."""
+        redis, key = self.queue.connection, f"rq:workers:{self.queue.name}"
+        names = list(redis.smembers(key))
+        with redis.pipeline(transaction=False) as pipeline:
+            for name in names:
+                pipeline.exists(name)
+            known = pipeline.execute()
+        gone = [name for name, exists in zip(names, known, strict=True) if not exists]
+        if gone:
+            redis.srem(key, *gone)
+            redis.srem("rq:workers", *gone)
 
     @property
     def poison_key(self) -> str:
         return f"rescan:{self.queue.name}:poison"
-
-
-def readable(job_id: bytes | str) -> str:
-    """The id as text, whatever bytes somebody put there."""
-    return job_id if isinstance(job_id, str) else job_id.decode(errors="replace")

@@ -106,7 +106,7 @@ class MetricStore:
         kinds = list(OrganizationCount)
         names = [name.decode(errors="replace") for name, _ in used]
         fields = [f"{name}/{kind.value}" for name in names for kind in kinds]
-        values = [int(v or 0) for v in self.connection.hmget(self.key("organizations"), fields)]
+        values = [read_count(v) for v in self.connection.hmget(self.key("organizations"), fields)]
         return [
             Organization(
                 name,
@@ -144,6 +144,11 @@ class MetricStore:
         texts = self.connection.lrange(self.key("samples"), 0, SAMPLES_KEPT - 1)
         loaded = [load_json(text) for text in reversed(texts)]
         return [sample for sample in loaded if isinstance(sample, dict)]
+
+
+def read_count(value: bytes | str | None) -> int:
+    """A count; 0 for what no program of ours wrote."""
+    return int(value) if value is not None and value.isdigit() and len(value) < 19 else 0
 
 
 def encode_series(series: Series) -> str:

@@ -17,6 +17,7 @@ import rq.serializers
 from redis import Redis
 from redis.exceptions import RedisError
 from rq.job import Job
+from rq.results import Result
 from rq.serializers import JSONSerializer
 
 from queues.errors import InvalidWork
@@ -61,6 +62,11 @@ def forbid_pickle() -> None:
 forbid_pickle()
 
 
+def readable(job_id: bytes | str) -> str:
+    """The id as text, whatever bytes somebody put there."""
+    return job_id if isinstance(job_id, str) else job_id.decode(errors="replace")
+
+
 def is_rescan_id(job_id: str) -> bool:
     return RESCAN_ID.fullmatch(job_id) is not None
 
@@ -101,6 +107,15 @@ class RescanJob(Job):
     def returned(self) -> Any:
         """What the job's function returned in this process."""
         return self._result
+
+    def latest_result(self, timeout: int = 0) -> Result | None:
+        """The last run's result; None where there is none, or no program of ours wrote it."""
+        try:
+            return super().latest_result(timeout)
+        except RedisError:
+            raise
+        except Exception:  # noqa: BLE001 - RQ raises whatever the bytes provoke
+            return None
 
     def failure_reason(self) -> str:
         """The last line of why the job failed; empty when it didn't."""

@@ -7,7 +7,6 @@ from collections.abc import Iterator
 from typing import Annotated, Any
 
 import typer
-from rq.utils import as_text
 
 from data.errors import NotFoundError
 from data.manifest_records import ManifestRecord, find_children
@@ -17,7 +16,7 @@ from data.sweep import Stuck, find_stuck_images, require_proxy_organization
 from queues.commands.context import ConfigOption, Context, open_context, resolve
 from queues.commands.output import EXIT_NOT_DONE, JsonOption, fail, print_json, reported, say
 from queues.commands.waiting import wait_for_outcomes
-from queues.rescanjob import RescanJob
+from queues.rescanjob import RescanJob, is_rescan_id, readable
 from queues.rescanqueue import Enqueued, RescanQueue, job_id_of, manifest_id_of
 
 WORDS = {
@@ -137,8 +136,8 @@ def failed_ids(lane: RescanQueue) -> Iterator[int]:
     """What failed on one lane is tried again there: no pull waits behind a failed backfill."""
     entries: list[Any] = list(lane.connection.zrange(f"rq:failed:{lane.name}", 0, -1))
     for entry in entries:
-        text = as_text(entry)
-        if text.removeprefix("rescan-").isdecimal():
+        text = readable(entry)
+        if is_rescan_id(text):
             yield manifest_id_of(text)
 
 

@@ -14,13 +14,12 @@ from rich.console import Group
 from rich.live import Live
 from rich.table import Table
 from rich.text import Text
-from rq.utils import as_text
 
 from data.secscan.story import Evidence, Story, tell_story
 from queues.commands.context import ConfigOption, Context, open_context, resolve
 from queues.commands.output import JsonOption, console, print_json, print_table, reported, say
 from queues.commands.standstill import standstill
-from queues.rescanjob import RescanJob
+from queues.rescanjob import RescanJob, readable
 from queues.rescanqueue import RescanQueue
 
 WATCH_SECONDS = 1.0
@@ -124,10 +123,10 @@ def jobs_of(lane: RescanQueue, name: ListName, limit: int) -> Iterator[RescanJob
 def job_ids_of(lane: RescanQueue, name: ListName, limit: int) -> list[str]:
     if name is ListName.QUEUED:
         queued = lane.connection.lrange(lane.key, 0, limit - 1)
-        return [as_text(each) for each in queued]
+        return [readable(each) for each in queued]
     key = f"rq:{'wip' if name is ListName.STARTED else name.value}:{lane.name}"
     entries: list[Any] = list(lane.connection.zrange(key, 0, limit - 1))
-    return [as_text(each).split(":")[0] for each in entries]  # a started one names its execution
+    return [readable(each).split(":")[0] for each in entries]  # a started one names its execution
 
 
 def describe_job(job: RescanJob) -> dict[str, str]:
