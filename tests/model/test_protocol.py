@@ -48,6 +48,9 @@ QUAYS: dict[str, Callable[[World], Act]] = {
 }
 EVERYBODY = OURS | QUAYS
 MOST_JOBS = 6
+ORDERS_DURING_A_CALL = 3
+STEPS_OF_A_LONG_CALL = 10
+MOST_LOOKS_FOR_A_CALL = 60
 MOST_STEPS = 20  # a rescan takes fewer
 
 
@@ -65,6 +68,7 @@ class Plan:
     order: int  # seed
     haste: float  # how likely one who just took a step takes the next one too
     idle: Mapping[str, int] = field(default_factory=dict)  # steps before somebody begins
+    during_a_call: frozenset[str] = frozenset()  # who begins once Clair works for one of us
 
 
 names = st.sets(st.sampled_from(sorted(EVERYBODY)), min_size=1, max_size=4).map(
@@ -117,8 +121,11 @@ def test_every_order_of_every_actor_ends_well(
 def test_rescan_worker_beside_each_other_actor_ends_well(
     engine: str, monkeypatch: pytest.MonkeyPatch, name: str
 ) -> None:
-    """The pairs that chance meets seldom: the other one begins at each step of the rescan's."""
+    """What chance meets seldom: the other begins at each of its steps, or while Clair works."""
     for answer in (Answer.FINISHED, Answer.ERROR):
+        for order in range(ORDERS_DURING_A_CALL):
+            plan = plan_of(name, answers=(answer,), order=order, during_a_call=frozenset({name}))
+            ends_well(plan, monkeypatch)
         for step in range(MOST_STEPS):
             plan = plan_of(name, answers=(answer,), order=step, idle={name: step})
             ends_well(plan, monkeypatch)
@@ -160,10 +167,12 @@ def ends_well(plan: Plan, monkeypatch: pytest.MonkeyPatch) -> None:
 def play(plan: Plan, monkeypatch: pytest.MonkeyPatch) -> World:
     steps = Steps(watch=lambda moved: world.watch(moved))
     world = World(steps, plan.answers, gate=plan.gate or may_take_a_claim_away(plan))
+    if plan.during_a_call:
+        world.steps_of_a_call = STEPS_OF_A_LONG_CALL
     cast = [
         Actor(
             name,
-            after_idling(plan.idle.get(name, 0), EVERYBODY[name](world), steps),
+            after_idling(plan, name, world),
             ours=name in OURS,
             dies_at=plan.deaths.get(name),
             suspected=name in plan.suspected,
@@ -176,10 +185,16 @@ def play(plan: Plan, monkeypatch: pytest.MonkeyPatch) -> World:
     return world
 
 
-def after_idling(count: int, act: Act, steps: Steps) -> Act:
+def after_idling(plan: Plan, name: str, world: World) -> Act:
+    act = EVERYBODY[name](world)
+
     def idle_then_act(actor: Actor) -> None:
-        for _ in range(count):
-            steps.step()
+        for _ in range(plan.idle.get(name, 0)):
+            world.steps.step()
+        for _ in range(MOST_LOOKS_FOR_A_CALL if name in plan.during_a_call else 0):
+            if world.calls:
+                break
+            world.steps.step()
         act(actor)
 
     return idle_then_act

@@ -77,7 +77,8 @@ class Jobs:
                     return manifest_id, reason
             if not self.queued:
                 return None
-            manifest_id, reason = self.queued.popitem()
+            manifest_id = next(iter(self.queued))
+            reason = self.queued.pop(manifest_id)
             self.running[manifest_id] = (actor, reason)
             return manifest_id, reason
 
@@ -109,6 +110,7 @@ class World:
         self.rows: dict[int, StatusRow | None] = {}
         self.owners: dict[str, str] = {}  # attempt -> name of the worker that makes it
         self.refreshing: set[tuple[str, int]] = set()  # who indexes what is COMPLETED again
+        self.steps_of_a_call = 1
         self.settled: set[int] = set()  # at some time: no event resets these
         self.noticed: set[int] = set()  # found complete by a blob worker, or settled by then
         self.wrong: list[str] = []
@@ -231,7 +233,8 @@ class ActorsClair:
         del layers
         call = self.begin()
         try:
-            self.world.steps.step()  # it works for up to 10 minutes
+            for _ in range(self.world.steps_of_a_call):
+                self.world.steps.step()  # it works for up to 10 minutes
         finally:
             self.world.calls.remove(call)
         match next(self.world.answers, Answer.FINISHED):
