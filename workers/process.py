@@ -11,10 +11,11 @@ from __future__ import annotations
 import argparse
 import os
 import signal
+import socket
 import sys
-import threading
 import time
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from types import FrameType
@@ -48,15 +49,28 @@ class ChildFailed(Exception):
 STOPPING = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
 
 
+def build_wakes() -> tuple[socket.socket, socket.socket]:
+    """Two ends; what is sent into the second has whoever waits for the first wake."""
+    first, second = socket.socketpair()
+    second.setblocking(False)
+    return first, second
+
+
 @dataclass(slots=True)
 class Stop:
-    """Set by SIGTERM, SIGINT or, to `reload`, by SIGHUP; what waits for it wakes at once."""
+    """Set by SIGTERM, SIGINT or, to `reload`, by SIGHUP; what waits for it wakes at once.
 
-    event: threading.Event = field(default_factory=threading.Event)
+    A flag and a pair of sockets, and no `threading.Event`: its lock may be held by the very code
+    that a signal interrupts, and a signal that comes just before it begins to wait doesn't end
+    the wait. Both happened, once in some hundred stops.
+    """
+
+    requested: bool = False
     reload: bool = False
     final: bool = False
     alive_file: Path | None = None  # touched by `wait`, for `workers.liveness`
     touched: float = 0.0
+    wakes: tuple[socket.socket, socket.socket] = field(default_factory=build_wakes)
 
     def request(self, signum: int, frame: FrameType | None) -> None:
         del frame
@@ -64,10 +78,18 @@ class Stop:
             self.reload = True
         else:
             self.final = True
-        self.event.set()
+        self.set()
+
+    def set(self) -> None:
+        """Asks for a stop; what waits for it, in whatever thread, wakes."""
+        self.requested = True
+        with suppress(BlockingIOError):  # full: whoever waits has enough to wake for
+            self.wakes[1].send(b"\0")
 
     def listen(self) -> None:
-        """Makes the signals ask for a stop; to be called in the main thread."""
+        """Makes the signals ask for a stop; to be called in the main thread, in a fork anew."""
+        self.wakes = build_wakes()  # those of the process that this one was forked from are its own
+        signal.set_wakeup_fd(self.wakes[1].fileno(), warn_on_full_buffer=False)
         for signum in STOPPING:
             signal.signal(signum, self.request)
 
@@ -76,23 +98,21 @@ class Stop:
         if self.final or not self.reload:
             return False
         self.reload = False
-        self.event.clear()
+        self.requested = False
         return not self.final
-
-    @property
-    def requested(self) -> bool:
-        return self.event.is_set()
 
     def wait(self, seconds: float | None = None) -> bool:
         """Waits so long, or until a stop is asked for; True when it was. Gives signs of life."""
         end = None if seconds is None else time.monotonic() + seconds
-        while True:
+        while not self.requested:
             self.touch()
             left = LONGEST_WAIT_SECONDS if end is None else end - time.monotonic()
-            if self.event.wait(max(0.0, min(left, LONGEST_WAIT_SECONDS))):
-                return True
-            if end is not None and time.monotonic() >= end:
-                return False
+            if left <= 0:
+                break
+            self.wakes[0].settimeout(min(left, LONGEST_WAIT_SECONDS))
+            with suppress(TimeoutError):
+                self.wakes[0].recv(4096)
+        return self.requested
 
     def touch(self) -> None:
         now = time.monotonic()

@@ -198,7 +198,7 @@ def test_no_item_is_begun_once_the_worker_is_to_end(quay: Pipeline) -> None:
     first = quay.blob_worker.items.claim()
     assert first is not None
     stop = Stop()
-    stop.event.set()
+    stop.set()
     quay.blob_worker.process_queue_items(first, stop)
     assert len(quay.items()) == waiting_items - 1, "what was begun is done, and no more"
 

@@ -64,7 +64,7 @@ def test_worker_that_waits_for_long_stays_alive(monkeypatch: pytest.MonkeyPatch)
     wait_until(file.exists, 20, "the first sign of life")
     file.unlink()
     wait_until(file.exists, 20, "another one while it waits")
-    stop.event.set()
+    stop.set()
     waiting.join(20)
     assert not waiting.is_alive()
 

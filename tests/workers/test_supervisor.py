@@ -33,7 +33,7 @@ def process() -> Process:
 def stop_when(process: Process, condition: Callable[[], bool]) -> threading.Thread:
     def wait_and_stop() -> None:
         wait_until(condition, 20, "the condition to stop at")
-        process.stop.event.set()
+        process.stop.set()
 
     thread = threading.Thread(target=wait_and_stop)
     thread.start()

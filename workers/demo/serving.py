@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
-import threading
+import socket
 from pathlib import Path
 
 
@@ -17,7 +17,9 @@ def write_port(port_file: Path, port: int) -> None:
 
 def wait_to_be_stopped() -> None:
     """Return on SIGTERM or SIGINT. Call it from the main thread."""
-    stopped = threading.Event()
+    asked, ask = socket.socketpair()
+    ask.setblocking(False)
+    signal.set_wakeup_fd(ask.fileno())
     for number in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(number, lambda *_: stopped.set())
-    stopped.wait()
+        signal.signal(number, lambda *_: None)
+    asked.recv(1)

@@ -90,7 +90,7 @@ def serving(
         yield running
     finally:
         stop.final = True
-        stop.event.set()
+        stop.set()
         thread.join(20)
         assert not thread.is_alive()
 
