@@ -95,7 +95,8 @@ if PROMTOOL.path is not None:
     ) -> None:
         for query in monitoring.dashboard_queries():
             asked = query.replace(RATE_INTERVAL, "10s")
-            assert prometheus.query(asked), f"no series: {asked}"
+            # One scrape that a busy machine was too slow for leaves all series stale for a second.
+            wait_until(lambda each=asked: bool(prometheus.query(each)), 30, f"series of {asked}")  # type: ignore[misc]
         rules = prometheus.rules()
         assert {rule["name"] for rule in rules} == ALERT_NAMES
         assert {rule["health"] for rule in rules} == {"ok"}, rules
@@ -133,15 +134,15 @@ def has_data(prometheus: Prometheus, query: str) -> bool:
 
 
 class Prometheus:
-    """A real one, which scrapes the ops server five times a second."""
+    """A real one, which scrapes the ops server once a second."""
 
     def __init__(self, directory: Path, target: str) -> None:
         self.url = f"http://127.0.0.1:{free_port()}"
         config = directory / "prometheus.yml"
         scrape = {
             "job_name": "quay-rescan",
-            "scrape_interval": "200ms",
-            "scrape_timeout": "200ms",
+            "scrape_interval": "1s",
+            "scrape_timeout": "1s",
             "static_configs": [{"targets": [target.removeprefix("http://")]}],
         }
         settings = {
@@ -180,7 +181,7 @@ class Prometheus:
         try:
             if not requests.get(f"{self.url}/-/ready", timeout=10).ok:
                 return False
-            scraped = self.query("count_over_time(quay_rescan_workers[1m]) > 4")
+            scraped = self.query("count_over_time(quay_rescan_workers[1m]) > 2")
             return bool(scraped) and all(rule["health"] != "unknown" for rule in self.rules())
         except requests.ConnectionError:
             return False

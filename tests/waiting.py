@@ -7,7 +7,7 @@ import time
 from collections.abc import Callable
 
 
-def wait_for(satisfied: Callable[[], object], timeout: float = 10, interval: float = 0.01) -> bool:
+def wait_for(satisfied: Callable[[], object], timeout: float = 30, interval: float = 0.01) -> bool:
     """Look every `interval` seconds whether it holds; False if it never did in `timeout` ones."""
     pause = threading.Event()
     deadline = time.monotonic() + timeout

@@ -202,7 +202,7 @@ def test_redis_that_is_away_holds_up_no_work(
     started = time.monotonic()
     for _ in range(20):
         whole_job(reporter)
-    assert time.monotonic() - started < 3, "it is asked once, then left alone for a while"
+    assert time.monotonic() - started < 6, "it is asked once, then left alone for a while"
     reporter.store = store
     monkeypatch.setattr(reporting, "SILENCE_SECONDS", 0)
     reporter.silent_until = 0

@@ -113,6 +113,8 @@ def play(environment: Environment, image: Image | None, console: Console, *, qui
         progress = Progress(environment=environment, pulled=pulled, timeline=timeline)
         make_items_available()
         done = progress.follow()
+        environment.workers.stop()  # else the last of what they say may still be on its way
+        progress.show_news()
     if not done:
         print(
             f"workers.demo: nothing happened for {LONGEST_SILENCE_SECONDS:.0f} s, and there is "

@@ -98,6 +98,7 @@ class Workers:
     directory: Path  # for their temporary files
     interruption: Interruption
     processes: dict[str, subprocess.Popen[str]] = field(default_factory=dict)
+    readers: dict[str, threading.Thread] = field(default_factory=dict)
     events: queue.Queue[dict[str, Any]] = field(default_factory=queue.Queue)
     log: list[str] = field(default_factory=list)
 
@@ -126,7 +127,7 @@ class Workers:
         )
         reader = threading.Thread(target=self.read_log, args=(process,), daemon=True)
         try:
-            self.processes[name] = process
+            self.processes[name], self.readers[name] = process, reader
             reader.start()
             yield
         finally:
@@ -137,6 +138,13 @@ class Workers:
     def terminate(self) -> None:
         for process in self.processes.values():
             process.terminate()
+
+    def stop(self) -> None:
+        """Stops all; after it `events` and `log` hold everything that they had to say."""
+        self.terminate()
+        for name, process in self.processes.items():
+            wait_or_kill(process)
+            self.readers[name].join(STOP_SECONDS)
 
     def check(self) -> None:
         """Raises `DemoFailed` when one has ended, which none does by itself."""

@@ -267,11 +267,11 @@ def test_answer_that_drips_has_a_deadline(
     stand_in: ScannerStandIn, layer: LayerLocation, after: int
 ) -> None:
     clair = ClairClient(stand_in.endpoint, psk=PSK, index_timeout=0.5)
-    stand_in.faults.add(Dripping(interval=0.01, after=after))
+    stand_in.faults.add(Dripping(interval=0.05, after=after))
     began = time.monotonic()
     with pytest.raises(ScannerUnavailable, match=r"timed out|took too long"):
         clair.index(MANIFEST, [layer])
-    assert time.monotonic() - began < 3
+    assert time.monotonic() - began < 10
 
 
 def test_scanner_that_is_down_and_comes_back(clair: ClairClient, stand_in: ScannerStandIn) -> None:

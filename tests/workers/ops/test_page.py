@@ -30,6 +30,8 @@ ARGUMENTS = [
     "--disable-component-update",
     "--disable-sync",
 ]
+PATIENCE_MS = 30_000  # the machine may be busy with other tests
+expect.set_options(timeout=PATIENCE_MS)
 # One browser for all of them.
 pytestmark = pytest.mark.xdist_group("page")
 AXE = (files("axe_playwright_python") / "axe.min.js").read_text()
@@ -54,7 +56,7 @@ def complaints() -> Iterator[list[str]]:
 
 def open_page(context: BrowserContext, complaints: list[str]) -> Page:
     page = context.new_page()
-    page.set_default_timeout(10_000)
+    page.set_default_timeout(PATIENCE_MS)
     page.on(
         "console",
         lambda message: (
