@@ -7,6 +7,8 @@ PYTHON := $(firstword $(foreach version,3.13 3.12 3.11 3.14 3,\
 BIN := .venv/bin
 PIP = $(BIN)/python -m pip install -q --disable-pip-version-check
 ARGUMENTS ?=
+# Every worker is a process of its own, and so is much of the suite: each would compile all modules.
+unexport PYTHONDONTWRITEBYTECODE
 
 .PHONY: help demo test lint bench nightly clean
 
