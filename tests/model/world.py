@@ -10,13 +10,13 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from enum import Enum
-from typing import cast
+from typing import Any, cast
 
 from data.blob_records import record_placement
 from data.errors import ScannerFetchFailed, ScannerUnavailable
 from data.manifest_records import ManifestRecord
 from data.manifests import parse_manifest
-from data.models import ImageStorageLocation, Manifest
+from data.models import ImageStorageLocation, Manifest, ManifestSecurityStatus
 from data.policy import Policy
 from data.proxycache import create_proxy_organization, create_repository, write_manifest
 from data.secscan.clair import ClairClient
@@ -25,6 +25,7 @@ from data.secscan.layers import LayerLocation
 from data.secscan.reports import IndexReport, ReportState
 from data.secscan.status import IndexStatus, Reason, StatusRow
 from data.secscan.status_rows import load_row
+from data.statements import Statement
 from queues.errors import DigestBusy
 from tests.model.steps import Actor, Steps
 
@@ -93,6 +94,18 @@ class Jobs:
                 self.queued[manifest_id] = asked or reason
 
 
+# Looked at after every step: one cheap query tells that there is nothing to look at.
+ROWS = Statement(
+    lambda first, second: (
+        ManifestSecurityStatus.select()
+        .where(
+            (ManifestSecurityStatus.manifest_id == first)
+            | (ManifestSecurityStatus.manifest_id == second)
+        )
+        .order_by(ManifestSecurityStatus.id)
+        .tuples()
+    )
+)
 SETTLED = {IndexStatus.COMPLETED, IndexStatus.MANIFEST_LAYER_TOO_LARGE}
 STRENGTH = {Reason.SWEEP: 0, Reason.EVENT: 1, Reason.MANUAL: 2, Reason.FORCED: 3}
 
@@ -107,6 +120,7 @@ class World:
         self.jobs = Jobs()
         self.calls: list[Call] = []
         self.indexing: dict[str, Actor] = {}
+        self.seen: list[tuple[Any, ...]] = []  # the rows as the database has them
         self.rows: dict[int, StatusRow | None] = {}
         self.owners: dict[str, str] = {}  # attempt -> name of the worker that makes it
         self.refreshing: set[tuple[str, int]] = set()  # who indexes what is COMPLETED again
@@ -151,6 +165,10 @@ class World:
 
     def watch(self, moved: list[Actor]) -> None:
         """Looks at the rows after each step, and at who can have changed them."""
+        seen = ROWS.rows(*self.manifests)
+        if seen == self.seen:
+            return
+        self.seen = seen
         for manifest_id in self.manifests:
             before, now = self.rows.get(manifest_id), load_row(manifest_id)
             self.rows[manifest_id] = now
