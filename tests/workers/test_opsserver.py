@@ -22,6 +22,7 @@ from data.metrics import SERIES_FROM_THE_START, metric_names
 from data.models import database_proxy
 from data.settings import WorkerType, build_settings
 from tests import servers
+from tests.programs import Program
 from tests.servers import wait_until
 from tests.workers.ops.conftest import Running, ops_config, serving
 from tests.workers.ops.opsdata import fill
@@ -42,20 +43,18 @@ def command(path: Path, *options: str) -> list[str]:
 
 
 @contextmanager
-def process(config: dict[str, Any], directory: Path) -> Iterator[tuple[subprocess.Popen[str], str]]:
+def process(config: dict[str, Any], directory: Path) -> Iterator[tuple[Program, str]]:
     """The worker's process, ready, and its address."""
-    path, log = directory / "config.yaml", directory / "ops.log"
+    path = directory / "config.yaml"
     path.write_text(yaml.safe_dump(config))
-    with log.open("w") as stream:
-        started = subprocess.Popen(command(path), stderr=stream, text=True)
+    log = directory / "ops.log"
+    started = Program("workers.opsserver", "--config", str(path), log=log)
     try:
         wait_until(lambda: "worker ready" in log.read_text(), 20, "the ops server is ready")
         address = log.read_text().partition("address=")[2].split()[0]
         yield started, f"http://{address}"
     finally:
-        if started.poll() is None:
-            started.kill()
-        started.wait()
+        started.kill()
 
 
 @pytest.mark.parametrize("signum", [signal.SIGTERM, signal.SIGINT])

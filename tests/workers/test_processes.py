@@ -17,6 +17,7 @@ import yaml
 from redis import Redis
 
 from tests import servers
+from tests.programs import Program
 from tests.servers import wait_until
 from workers.rescanprocess import WORKER_LIFE_SECONDS
 
@@ -55,21 +56,31 @@ def write(tmp_path: Path) -> Callable[[dict[str, Any]], Path]:
 
 
 def command(worker: str, path: Path, *options: str) -> list[str]:
-    return [sys.executable, "-m", f"workers.{worker}".rstrip("."), "--config", str(path), *options]
+    return [sys.executable, "-m", module(worker), "--config", str(path), *options]
+
+
+def module(worker: str) -> str:
+    return f"workers.{worker}".rstrip(".")
 
 
 @contextmanager
-def running(worker: str, path: Path) -> Iterator[tuple[subprocess.Popen[str], Path]]:
+def running(worker: str, path: Path) -> Iterator[tuple[Program, Path]]:
     """The worker and the file that its log goes to."""
+    program = Program(module(worker), "--config", str(path), log=path.with_suffix(".log"))
+    try:
+        yield program, program.log
+    finally:
+        program.kill()
+
+
+def run_to_its_end(worker: str, path: Path, *options: str) -> tuple[int, str]:
+    """The worker's exit status, and what it said."""
     log = path.with_suffix(".log")
-    with log.open("w") as stream:
-        process = subprocess.Popen(command(worker, path), stderr=stream, text=True)
-        try:
-            yield process, log
-        finally:
-            if process.poll() is None:
-                process.kill()
-            process.wait()
+    program = Program(module(worker), "--config", str(path), *options, log=log)
+    try:
+        return program.wait(30), log.read_text()
+    finally:
+        program.kill()
 
 
 def says(log: Path, text: str) -> Callable[[], bool]:
@@ -77,17 +88,30 @@ def says(log: Path, text: str) -> Callable[[], bool]:
 
 
 @pytest.mark.parametrize("worker", WORKERS)
-@pytest.mark.parametrize("signum", [signal.SIGTERM, signal.SIGINT])
-def test_worker_runs_until_a_signal_and_exits_0(
-    worker: str,
-    signum: signal.Signals,
-    config: dict[str, Any],
-    write: Callable[[dict[str, Any]], Path],
+def test_worker_is_started_as_quay_starts_its_own_and_runs_until_a_signal(
+    worker: str, config: dict[str, Any], write: Callable[[dict[str, Any]], Path]
+) -> None:
+    path = write(config)
+    log = path.with_suffix(".log")
+    with log.open("w") as stream:
+        process = subprocess.Popen(command(worker, path), stderr=stream)
+    try:
+        wait_until(says(log, "worker ready"), 20, "the worker is ready")
+        assert process.poll() is None
+        process.send_signal(signal.SIGTERM)
+        assert process.wait(20) == 0, log.read_text()
+    finally:
+        process.kill()
+        process.wait()
+
+
+@pytest.mark.parametrize("worker", WORKERS)
+def test_interrupted_worker_exits_0(
+    worker: str, config: dict[str, Any], write: Callable[[dict[str, Any]], Path]
 ) -> None:
     with running(worker, write(config)) as (process, log):
         wait_until(says(log, "worker ready"), 20, "the worker is ready")
-        assert process.poll() is None
-        process.send_signal(signum)
+        process.send_signal(signal.SIGINT)
         assert process.wait(20) == 0, log.read_text()
 
 
@@ -95,10 +119,8 @@ def test_worker_runs_until_a_signal_and_exits_0(
 def test_burst_ends_when_there_is_nothing_left_to_do(
     worker: str, config: dict[str, Any], write: Callable[[dict[str, Any]], Path]
 ) -> None:
-    done = subprocess.run(
-        command(worker, write(config), "--burst"), timeout=30, capture_output=True, text=True
-    )
-    assert done.returncode == 0, done.stderr
+    status, said = run_to_its_end(worker, write(config), "--burst")
+    assert status == 0, said
 
 
 @pytest.mark.parametrize("worker", WORKERS)
@@ -106,9 +128,9 @@ def test_wrong_configuration_is_one_sentence_and_exit_2(
     worker: str, config: dict[str, Any], write: Callable[[dict[str, Any]], Path]
 ) -> None:
     path = write(config | {"RESCAN_JOB_TIMEOUT": "soon"})
-    done = subprocess.run(command(worker, path), timeout=30, capture_output=True, text=True)
-    assert done.returncode == 2
-    (line,) = done.stderr.splitlines()
+    status, said = run_to_its_end(worker, path)
+    assert status == 2
+    (line,) = said.splitlines()
     assert "RESCAN_JOB_TIMEOUT" in line
 
 
@@ -136,9 +158,9 @@ def test_value_that_cannot_be_used_is_one_sentence_and_exit_2(
 ) -> None:
     """Each by itself is well formed: what uses it can't."""
     path = write(config | change)
-    done = subprocess.run(command(worker, path), timeout=30, capture_output=True, text=True)
-    assert done.returncode == 2, done.stderr
-    (line,) = done.stderr.splitlines()
+    status, said = run_to_its_end(worker, path)
+    assert status == 2, said
+    (line,) = said.splitlines()
     assert next(iter(change)) in line
 
 
@@ -273,6 +295,6 @@ def test_child_with_a_wrong_configuration_ends_the_parent(
     config: dict[str, Any], write: Callable[[dict[str, Any]], Path]
 ) -> None:
     path = write(config | {"RESCAN_WORKERS": ["blob"], "DISTRIBUTED_STORAGE_CONFIG": NO_PATH})
-    done = subprocess.run(command("", path), timeout=30, capture_output=True, text=True)
-    assert done.returncode == 2
-    assert "DISTRIBUTED_STORAGE_CONFIG" in done.stderr
+    status, said = run_to_its_end("", path)
+    assert status == 2
+    assert "DISTRIBUTED_STORAGE_CONFIG" in said

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import socket
 import threading
 import time
@@ -135,7 +136,7 @@ def test_each_worker_pushes_what_it_knows(
     path.write_text(yaml.safe_dump(config))
     with running(worker, path) as (process, log):
         wait_until(says(log, "worker ready"), 20, "the worker is ready")
-        process.terminate()
+        process.send_signal(signal.SIGTERM)
         assert process.wait(20) == 0, log.read_text()
     pushed = [body for path, body in gateway.pushed if f"/process_name/{worker}" in path]
     assert pushed

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 import yaml
+
+from tests.programs import Program
 
 CONFIG = {
     "DB_URI": "sqlite:////nowhere/quay.db",
@@ -24,13 +24,8 @@ CONFIG = {
 def test_swift_is_refused_with_what_to_do_instead(worker: str, tmp_path: Path) -> None:
     config = tmp_path / "config.yaml"
     config.write_text(yaml.safe_dump(CONFIG))
-    done = subprocess.run(
-        [sys.executable, "-m", f"workers.{worker}", "--config", str(config)],
-        timeout=30,
-        capture_output=True,
-        text=True,
-    )
-    assert done.returncode == 2
-    (line,) = done.stderr.splitlines()
+    program = Program(f"workers.{worker}", "--config", str(config), log=tmp_path / "worker.log")
+    assert program.wait(30) == 2
+    (line,) = program.log.read_text().splitlines()
     assert "DISTRIBUTED_STORAGE_CONFIG: location default: SwiftStorage is not supported" in line
     assert "RadosGWStorage" in line
