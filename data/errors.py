@@ -39,11 +39,21 @@ class DataError(Exception):
 
 
 class SettingsError(DataError):
-    """A setting is wrong. `key` names it as config.yaml does."""
+    """A setting is wrong. `key` names it as config.yaml does.
+
+    The message is one line of printable characters, whatever it quotes.
+    """
 
     def __init__(self, key: str, problem: str) -> None:
-        super().__init__(f"{key}: {problem}")
-        self.key = key
+        self.key = printable(key)
+        super().__init__(f"{self.key}: {printable(problem)}")
+
+
+def printable(text: str) -> str:
+    """The text with an escape in place of each control character and lone surrogate."""
+    return "".join(
+        each if each.isprintable() else each.encode("unicode_escape").decode() for each in text
+    )
 
 
 class SecretError(DataError):

@@ -60,6 +60,7 @@ class Steps:
     watch: Callable[[list[Actor]], None]
     actors: list[Actor] = field(default_factory=list)
     latest: Actor | None = None
+    unfinished: list[Actor] = field(default_factory=list)
     changed: threading.Condition = field(default_factory=threading.Condition)
     here: threading.local = field(default_factory=threading.local)
 
@@ -93,7 +94,10 @@ class Steps:
         else:  # all wait for a lock: of one that the database is about to give up on
             count = len(waiting)
             assert self.wait(lambda: self.count(State.RUNNING) < count, STUCK_SECONDS), "all stuck"
-        self.watch(waiting)
+        moved = waiting + [actor for actor in self.unfinished if actor not in waiting]
+        # What one that still runs is about to do is seen by the next look only.
+        self.unfinished = [actor for actor in self.actors if actor.state is State.RUNNING]
+        self.watch(moved)
 
     def grant(self, actor: Actor) -> None:
         with self.changed:

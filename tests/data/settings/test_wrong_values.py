@@ -118,3 +118,9 @@ def test_no_repr_shows_a_secret(read: Read) -> None:
     )
     assert "hunter2" not in repr(settings)
     assert "hunter2" not in str(settings)
+
+
+def test_complaint_is_one_line_whatever_it_quotes(read: Read) -> None:
+    with pytest.raises(SettingsError) as caught:
+        read(DB_CONNECTION_ARGS={"ssl\nmode\x1b[1m": None})
+    assert r"ssl\nmode\x1b[1m is no option of" in str(caught.value)
