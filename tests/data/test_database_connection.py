@@ -26,7 +26,7 @@ from data.errors import DatabaseUnavailable, SettingsError
 from data.models import Visibility, database_proxy
 from tests.certificates import Certificate, make_certificate
 from tests.conftest import ENGINES, MARIADB_MISSING
-from tests.servers import Engine
+from tests.servers import Engine, wait_until
 
 
 def names() -> list[str]:
@@ -53,10 +53,17 @@ def cut_connection() -> None:
     """The server ends this thread's connection, as it does when it restarts."""
     if is_postgresql():
         pid = scalar("SELECT pg_backend_pid()")
-        elsewhere(lambda: scalar(f"SELECT pg_terminate_backend({pid}, 10000)"))
+        elsewhere(lambda: terminate_backend(pid))
     elif is_mysql():
         pid = scalar("SELECT CONNECTION_ID()")
         elsewhere(lambda: database_proxy.execute_sql(f"KILL {pid}"))
+
+
+def terminate_backend(pid: int) -> None:
+    """PostgreSQL waits for its end by itself from version 14 on."""
+    scalar(f"SELECT pg_terminate_backend({pid})")
+    left = f"SELECT count(*) FROM pg_stat_activity WHERE pid = {pid}"
+    wait_until(lambda: scalar(left) == 0, 20, "the connection is gone")
 
 
 def test_next_statement_sees_what_another_connection_committed(database: str) -> None:
