@@ -10,9 +10,14 @@ EXAMPLES = Path(__file__).parent / "examples"
 EMPTY_LAYER = "sha256:a3ed95caeb02ffe68cdd9fd84406680ae93d633cb16422d00e8a7c22955b46d4"
 
 # name -> (media type, layers, layers that must be placed, children, why it can't be scanned).
-# docker_schema1_signed and docker_schema2 are a registry's own bytes (the second is an old
-# hello-world), helm_chart and wasm have the parts of public ones; the others are built to the shape
-# that the tools named in them write.
+# Where the bytes come from, as a registry gave them out:
+#   docker_schema1_signed, docker_schema2   public images (the second is an old hello-world)
+#   docker_list, docker_schema2_empty_layers, docker_schema2_same_layer_twice, oci_gzip, oci_zstd
+#                                           pushed by crane 0.22
+#   helm_chart (with its provenance)        pushed by helm 3.22
+#   oci_artifact_empty_config, oras_directory, sbom_spdx, wasm
+#                                           pushed by oras 1.3
+# The others are written by hand to the shape that the tools named in them give theirs.
 EXPECTED: dict[str, tuple[str, int, int, int, Unscannable | None]] = {
     # Images.
     "docker_schema1_signed": (media_types.DOCKER_SCHEMA1_SIGNED, 3, 3, 0, None),
