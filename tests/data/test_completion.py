@@ -224,7 +224,7 @@ def test_one_statement_however_many_manifests(
 def test_one_of_two_workers_sees_both_last_blobs() -> None:
     """Both place, then both look: the look comes after the commit, so at least one sees both."""
     manifest_id = image("app", ["a", "b"])
-    placed = threading.Barrier(2, timeout=10)
+    placed = threading.Barrier(2, timeout=60)
     seen: dict[str, list[int]] = {}
 
     def work(name: str) -> None:

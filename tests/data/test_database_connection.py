@@ -122,7 +122,7 @@ def test_transaction_that_lost_a_deadlock_is_run_again(database: str) -> None:
         tries.append(first)
         Visibility.update(name=Visibility.name.concat("+")).where(Visibility.id == first).execute()
         with suppress(threading.BrokenBarrierError):  # the second time nobody waits for it
-            both_hold_one.wait(5)
+            both_hold_one.wait(30)
         Visibility.update(name=Visibility.name.concat("+")).where(Visibility.id == second).execute()
 
     def run(first: int, second: int) -> None:

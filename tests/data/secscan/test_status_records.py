@@ -119,7 +119,7 @@ def test_no_reader_sees_the_gap_between_reset_and_claim(
 
 def test_of_two_claims_at_once_one_is_made(manifest: Manifest) -> None:
     """Both find no row, both insert; the unique index lets one through, the other looks again."""
-    together = threading.Barrier(2, timeout=10)
+    together = threading.Barrier(2, timeout=60)
     decisions: list[ClaimDecision] = []
 
     def work(job: str) -> None:
