@@ -18,7 +18,7 @@ TIMES = 150
 
 
 def work_until_stopped(current: Process) -> None:
-    if not current.stop.wait(5):
+    if not current.stop.wait(30):
         raise RuntimeError("nobody told it to stop")
 
 
