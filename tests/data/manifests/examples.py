@@ -15,6 +15,8 @@ EMPTY_LAYER = "sha256:a3ed95caeb02ffe68cdd9fd84406680ae93d633cb16422d00e8a7c2295
 #   docker_list, docker_schema2_empty_layers, docker_schema2_same_layer_twice, oci_gzip, oci_zstd
 #                                           pushed by crane 0.22
 #   helm_chart (with its provenance)        pushed by helm 3.22
+#   cosign_attestation, cosign_signature, sbom_cosign
+#                                           pushed by cosign 2
 #   oci_artifact_empty_config, oras_directory, sbom_spdx, wasm
 #                                           pushed by oras 1.3
 # The others are written by hand to the shape that the tools named in them give theirs.
@@ -50,6 +52,7 @@ EXPECTED: dict[str, tuple[str, int, int, int, Unscannable | None]] = {
     "helm_chart": (media_types.OCI_MANIFEST, 2, 2, 0, Unscannable.OTHER_LAYERS),
     "wasm": (media_types.OCI_MANIFEST, 1, 1, 0, Unscannable.OTHER_LAYERS),
     "cosign_signature": (media_types.OCI_MANIFEST, 1, 1, 0, Unscannable.OTHER_LAYERS),
+    "cosign_attestation": (media_types.OCI_MANIFEST, 1, 1, 0, Unscannable.OTHER_LAYERS),
     "attestation_in_toto": (media_types.OCI_MANIFEST, 2, 2, 0, Unscannable.OTHER_LAYERS),
     "sbom_cosign": (media_types.OCI_MANIFEST, 1, 1, 0, Unscannable.OTHER_LAYERS),
     "sbom_spdx": (media_types.OCI_MANIFEST, 1, 1, 0, Unscannable.EMPTY_CONFIG),
