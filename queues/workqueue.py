@@ -10,7 +10,7 @@ import json
 from collections import deque
 from collections.abc import Iterable
 from dataclasses import dataclass, field
-from datetime import timedelta
+from datetime import datetime, timedelta
 from typing import Any
 
 from data.models import QueueItem, new_uuid, utcnow
@@ -109,7 +109,7 @@ class WorkQueue:
             item,
             state_id=new_uuid(),
             available=True,
-            available_after=utcnow() + timedelta(seconds=retry_after),
+            available_after=due_in(retry_after),
             retries_remaining=item.retries_remaining + int(restore_retry),
         )
 
@@ -125,7 +125,7 @@ class WorkQueue:
         QueueItem.insert(
             queue_name="/".join((self.name, *path)) + "/",
             body=json.dumps(body),
-            available_after=utcnow() + timedelta(seconds=available_after),
+            available_after=due_in(available_after),
             available=True,
             retries_remaining=retries,
             state_id=new_uuid(),
@@ -180,3 +180,8 @@ def renewed(item: WorkItem, state_id: str) -> WorkItem:
         state_id=state_id,
         retries_remaining=item.retries_remaining,
     )
+
+
+def due_in(seconds: float) -> datetime:
+    """In whole seconds, as MySQL and MariaDB keep it: MySQL would round half a second up."""
+    return (utcnow() + timedelta(seconds=seconds)).replace(microsecond=0)

@@ -87,7 +87,7 @@ def empty(uri: str) -> None:
         cursor = connection.cursor()
         cursor.execute(f"SET foreign_key_checks = 0, lock_wait_timeout = {PATIENCE_SECONDS}")
         cursor.execute(f"SET innodb_lock_wait_timeout = {PATIENCE_SECONDS}")
-        # MySQL remembers for a day what it found; a comment of this form is a statement to it alone.
+        # MySQL remembers for a day what it found; this comment is a statement to it alone.
         cursor.execute("SET @fresh = 1 /*!80000 , information_schema_stats_expiry = 0 */")
         cursor.execute(USED_IN_MARIADB)
         for (table,) in cursor.fetchall():

@@ -34,6 +34,7 @@ from data.settings import Settings, WorkerType, build_settings
 from data.upstream import UpstreamClient
 from queues.blobwork import BlobWork, put_blob_work
 from queues.rescanqueue import RescanQueue
+from queues.workqueue import due_in
 from workers import rescanworker
 from workers.demo.imagestore import ImageStore
 from workers.demo.layerserver import LayerServer
@@ -190,7 +191,7 @@ class Pipeline:
 
     def make_items_available(self) -> None:
         """The wait after a failure is over."""
-        QueueItem.update(available_after=utcnow()).execute()
+        QueueItem.update(available_after=due_in(0)).execute()
 
 
 @contextmanager

@@ -7,6 +7,7 @@ manifest in that repository are placed. Every test here is one of the cases that
 from __future__ import annotations
 
 import threading
+from datetime import timedelta
 
 import pytest
 
@@ -172,7 +173,7 @@ def test_claim_of_a_dead_worker_is_retaken(quay: Pipeline) -> None:
         quay.row_of_manifest(pulled.manifest_id).repository_id,
         IndexStatus.IN_PROGRESS,
         indexer_hash="in_progress",
-        last_indexed=utcnow() - CLAIM_LIFETIME,
+        last_indexed=utcnow() - CLAIM_LIFETIME - timedelta(seconds=1),
     )
     quay.run()
     assert quay.status(pulled.manifest_id) is IndexStatus.COMPLETED

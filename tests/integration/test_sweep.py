@@ -169,8 +169,8 @@ def claim(quay: Pipeline, manifest_id: int, job: str | None, age: timedelta) -> 
         ("own", timedelta(0), 1),  # Redis lost the job, so nobody goes on with it
         ("securityworker-1", timedelta(0), 0),
         (None, timedelta(0), 0),  # Quay's, and young
-        (None, CLAIM_LIFETIME, 1),
-        ("securityworker-1", CLAIM_LIFETIME, 1),
+        (None, CLAIM_LIFETIME + timedelta(seconds=1), 1),
+        ("securityworker-1", CLAIM_LIFETIME + timedelta(seconds=1), 1),
     ],
 )
 def test_claim_whose_owner_is_dead_is_retaken(
@@ -207,7 +207,8 @@ def test_blob_whose_retries_ran_out_is_tried_again_once_an_hour(
     quay.pull("proxy", IMAGE)
     QueueItem.update(retries_remaining=0).execute()
     assert run(sweeper).blobs_tried_again == 0, "the hour isn't over"
-    QueueItem.update(available_after=utcnow() - timedelta(hours=1)).execute()
+    an_hour_ago = utcnow() - timedelta(hours=1, seconds=1)  # MySQL rounds up
+    QueueItem.update(available_after=an_hour_ago).execute()
     assert run(sweeper).blobs_tried_again == 3
     assert [item.retries_remaining for item in quay.items()] == [1, 1, 1]
     assert run(sweeper).blobs_tried_again == 0
