@@ -45,12 +45,12 @@ REASON_OF_RANK = {str(rank.value): reason for reason, rank in RANK_OF_REASON.ite
 class Housekeeping:
     """The passes over one lane. `timeout` (seconds) is for jobs that are enqueued again.
 
-    `record_poison` tells the manifest's row that its job was set aside, and why.
+    `give_up` tells the manifest's row that its job was set aside, and why.
     """
 
     queue: RescanQueue
     timeout: int
-    record_poison: Callable[[int, str], object]
+    give_up: Callable[[int, str], object]
     next_recovery: float = 0.0
 
     def run(self) -> None:
@@ -110,7 +110,7 @@ class Housekeeping:
             job_id = readable(member)
             try:
                 if is_rescan_id(job_id):
-                    self.record_poison(manifest_id_of(job_id), job_id)
+                    self.give_up(manifest_id_of(job_id), job_id)
             except DataError as error:
                 log.warning("poison not recorded, tried again", job=job_id, error=str(error))
             else:

@@ -19,9 +19,10 @@ import structlog
 from rq import Retry, get_current_job
 
 from data.database import connection
-from data.errors import BlobNotStored
+from data.errors import BlobNotStored, DataError
+from data.secscan.giving_up import give_up
 from data.secscan.indexer import Indexer
-from data.secscan.poison import record_poison
+from data.secscan.refusals import readable
 from data.secscan.rescan import Outcome, RescanRequest, RescanResult
 from data.secscan.status import Reason
 from data.settings import Settings, WorkerType
@@ -95,6 +96,7 @@ class Rescanner:
             if verdict.action is Action.LATER:
                 return self.run_again(request, verdict.seconds, str(error))
             if verdict.action is Action.NEVER or tries >= self.max_retries:
+                record_end(request.manifest_id, error)
                 raise
             meta["tries"] = tries + 1
             return self.run_again(request, verdict.seconds, str(error))
@@ -125,6 +127,18 @@ class Rescanner:
         log.info("rescan again later", manifest=request.manifest_id, seconds=seconds, why=why)
         self.reporter.again_later(request, why)
         return Retry(max=FOR_EVER, interval=max(1, round(seconds)))
+
+
+def record_end(manifest_id: int, error: Exception) -> None:
+    """Says in the manifest's row why its rescan came to nothing, where nobody has more to say.
+
+    What can't be said now isn't lost: without it the sweep tries again in an hour.
+    """
+    reason = readable(f"its rescan failed: {str(error) or type(error).__name__}")
+    try:
+        give_up(manifest_id, job_id_of(manifest_id), reason)
+    except DataError as failure:
+        log.warning("end of a rescan not recorded", manifest=manifest_id, error=str(failure))
 
 
 def tries_so_far(meta: dict[str, Any]) -> int:
@@ -172,7 +186,7 @@ def prepare(process: Process, *, backfill: bool) -> RescanProcess:
     return RescanProcess(
         queue,
         stop=process.stop,
-        housekeeping=Housekeeping(queue, settings.rescan.job_timeout, record_poison),
+        housekeeping=Housekeeping(queue, settings.rescan.job_timeout, give_up),
         circuit_key=circuit_key_of(settings.rescan.queue_name),
         may_work=lambda: scanner_may_work(indexer),
         after_job=reporter.tell,

@@ -26,7 +26,8 @@ which thought ours dead: then ours writes nothing.
 
 What a crash leaves: before the claim's commit nothing; after it our IN_PROGRESS row, which the same
 job takes up at once with a new token (the job itself comes back, or the sweep enqueues it again).
-A job that took three workers down doesn't come back: FAILED is written over its claim, -2 or none.
+A job that took three workers down, or whose retries ran out, doesn't come back: FAILED is written
+over its claim, -2 or none.
 """
 
 from __future__ import annotations
@@ -183,8 +184,8 @@ def decide_finish(
     return FinishDecision.WRITE
 
 
-def may_set_aside(row: StatusRow | None, job: str) -> bool:
-    """Whether the row may say that `job` is poison: nobody else has more to say of it."""
+def may_give_up(row: StatusRow | None, job: str) -> bool:
+    """Whether the row may say that `job` came to nothing: nobody else has more to say of it."""
     if row is None or row.status is IndexStatus.MANIFEST_UNSUPPORTED:
         return True
     own = row.claim is not None and row.claim.job == job

@@ -117,7 +117,7 @@ def tell_image(evidence: Evidence, manifest: Manifest) -> Story:
     standing, sentence, next_step = (
         tell_row(evidence.row)
         or (tell_waiting_for_blobs(placed, total) if placed < total else None)
-        or tell_job(evidence.job)
+        or tell_job(evidence.job, evidence.row)
         or tell_stuck(evidence)
     )
     return story(standing, sentence, next_step, placed, total)
@@ -153,7 +153,7 @@ def tell_waiting_for_blobs(placed: int, total: int) -> Told:
     )
 
 
-def tell_job(job: JobState | None) -> Told | None:
+def tell_job(job: JobState | None, row: StatusRow | None) -> Told | None:
     if job is None or job.status in {"finished", "canceled"}:
         return None
     match job.status:
@@ -164,10 +164,12 @@ def tell_job(job: JobState | None) -> Told | None:
         case "scheduled":
             why = job.waiting_for or "its time"
             return Standing.WAITING, f"its rescan waits: {why}", "it runs again by itself"
+    swept = row is None or row.status is IndexStatus.MANIFEST_UNSUPPORTED
+    who = "the sweep tries again in an hour" if swept else "Quay's security worker may try again"
     return (
         Standing.FAILED,
         f"its rescan failed: {job.error or 'see the log of the worker'}",
-        "the sweep tries again in an hour, `retry` does at once",
+        f"{who}, `retry` does at once",
     )
 
 

@@ -13,6 +13,7 @@ from structlog.testing import capture_logs
 
 from data.models import Manifest, ManifestSecurityStatus
 from data.secscan.status import IndexStatus, Reason
+from data.settings import build_settings
 from data.storage.blobstore import blob_path
 from queues.rescanjob import RescanJob
 from queues.rescanqueue import job_id_of
@@ -231,6 +232,22 @@ def test_placed_blob_whose_file_is_gone_is_fetched_again(quay: Pipeline) -> None
     quay.run_blob_worker()
     assert store.exists(digest)
     quay.queue.enqueue_rescan(manifest_id, Reason.MANUAL, timeout=60)
+    quay.run_rescan_worker()
+    assert quay.status(manifest_id) is IndexStatus.COMPLETED
+
+
+def test_rescan_whose_retries_ran_out_leaves_a_reason_that_a_person_reads(quay: Pipeline) -> None:
+    manifest_id = complete(quay)
+    quay.settings = build_settings(quay.config | {"RESCAN_MAX_RETRIES": 0}, quay.storage_path)
+    digest = IMAGE.layer_digests[1]
+    (quay.storage_path / blob_path(digest)).unlink()
+    quay.run_rescan_worker()
+    row = quay.row(manifest_id)
+    assert row.index_status == IndexStatus.FAILED
+    assert "its rescan failed: " in row.error_json
+    assert digest in row.error_json
+    assert json.loads(row.metadata_json) == {"retry_count": 1, "last_failed_hash": "unknown_state"}
+    quay.run_blob_worker()  # it was asked to fetch the layer again, and that is an event
     quay.run_rescan_worker()
     assert quay.status(manifest_id) is IndexStatus.COMPLETED
 

@@ -10,7 +10,7 @@ from data.models import (
     RepositoryNotification,
     database_proxy,
 )
-from data.secscan.poison import record_poison
+from data.secscan.giving_up import give_up
 from data.secscan.status import IndexStatus
 from queues.commands.doctor import check_schema
 from tests.integration.pipeline import Pipeline
@@ -51,7 +51,7 @@ def test_sweep_finds_what_is_stuck(quay: Pipeline, manifest_id: int) -> None:
 
 
 def test_job_that_kills_its_workers_is_set_aside(quay: Pipeline, manifest_id: int) -> None:
-    assert record_poison(manifest_id, f"rescan-{manifest_id}")
+    assert give_up(manifest_id, f"rescan-{manifest_id}")
     assert quay.status(manifest_id) is IndexStatus.FAILED
 
 

@@ -1,27 +1,30 @@
-"""What the row says of a manifest whose rescan takes workers down, so that a person reads of it."""
+"""What the row says of a manifest that we gave up on, so that a person reads of it."""
 
 from __future__ import annotations
 
 from data.database import connection
 from data.manifest_records import load_manifest
-from data.secscan.status import IndexStatus, may_set_aside
+from data.secscan.status import IndexStatus, may_give_up
 from data.secscan.status_records import write_once
 from data.secscan.status_rows import delete_row, insert_row, load_row
 
 # One of the three hashes that Quay writes with FAILED.
 INDEXER_HASH = "unknown_state"
-REASON = (
+POISON = (
     "its rescan ended three workers before they could report, so it was set aside; look at the "
     "workers' logs for what ended them (memory, a crash in a library), then enqueue it by hand"
 )
 
 
-def record_poison(manifest_id: int, job: str) -> bool:
-    """Writes FAILED with the reason where `may_set_aside` lets it; True if it did."""
+def give_up(manifest_id: int, job: str, reason: str = POISON) -> bool:
+    """Writes FAILED with the reason where `may_give_up` lets it; True if it did.
+
+    Raises `DatabaseUnavailable`, and `UnknownStatus` when a newer Quay wrote the row.
+    """
 
     def write(repository_id: int) -> bool:
         row = load_row(manifest_id, lock=True)
-        if not may_set_aside(row, job):
+        if not may_give_up(row, job):
             return False
         delete_row(row)
         count = (row.retry_count if row else 0) + 1
@@ -30,7 +33,7 @@ def record_poison(manifest_id: int, job: str) -> bool:
             repository_id,
             IndexStatus.FAILED,
             indexer_hash=INDEXER_HASH,
-            error=REASON,
+            error=reason,
             metadata={"retry_count": count, "last_failed_hash": INDEXER_HASH},
         )
         return True
