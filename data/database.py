@@ -162,9 +162,7 @@ def build_database(uri: str, connection_args: Mapping[str, Any]) -> Database:
     if engine in {"postgresql", "postgres"}:
         options = f"-c statement_timeout={STATEMENT_TIMEOUT_SECONDS * 1000}"
         arguments["options"] = f"{options} {arguments.get('options', '')}".strip()
-        return PostgreSQL(  # type: ignore[no-untyped-call]
-            prefer_psycopg3=True, **pool, **{**server, **arguments}
-        )
+        return PostgreSQL(prefer_psycopg3=True, **pool, **{**server, **arguments})
     if engine == "mysql":
         # READ COMMITTED: a completion check must see what other workers committed meanwhile, and
         # InnoDB's gap locks would make two claims of neighbouring manifests wait for each other.
@@ -172,7 +170,7 @@ def build_database(uri: str, connection_args: Mapping[str, Any]) -> Database:
             "init_command", "SET SESSION TRANSACTION ISOLATION LEVEL READ COMMITTED"
         )
         arguments.setdefault("charset", "utf8mb4")
-        return MySQL(**pool, **{**server, **arguments})  # type: ignore[no-untyped-call]
+        return MySQL(**pool, **{**server, **arguments})
     raise SettingsError(
         "DB_URI",
         f"{parts.scheme or 'an empty scheme'} is no database of Quay's; "

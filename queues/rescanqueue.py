@@ -20,10 +20,11 @@ from dataclasses import dataclass
 from enum import Enum, IntEnum
 from functools import cache
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 from redis import Redis
 from redis.client import Pipeline
+from redis.commands.core import Script
 from rq import Queue
 from rq.serializers import JSONSerializer
 from rq.utils import now, utcformat
@@ -85,6 +86,16 @@ def read_script(name: str) -> str:
     return (Path(__file__).parent / "lua" / f"{name}.lua").read_text()
 
 
+@cache
+def script_of(name: str) -> Script:
+    """The script, its checksum reckoned once; it is run with the client that is to run it."""
+    return Script(cast(Redis, None), read_script(name).encode())
+
+
+def run_script(connection: Redis, name: str, keys: list[str], arguments: list[Any]) -> Any:
+    return script_of(name)(keys, arguments, connection)
+
+
 def job_id_of(manifest_id: int) -> str:
     return f"rescan-{manifest_id}"
 
@@ -126,16 +137,15 @@ class RescanQueue(Queue):
 
         `timeout` is the job's, in seconds. One Redis command.
         """
-        script = self.connection.register_script(read_script("enqueue_rescan"))
         keys, arguments = self.enqueue_arguments(manifest_id, reason, timeout)
-        return Enqueued(script(keys=keys, args=arguments))
+        return Enqueued(run_script(self.connection, "enqueue_rescan", keys, arguments))
 
     def enqueue_rescans(
         self, manifest_ids: Iterable[int], reason: Reason, *, timeout: int
     ) -> dict[Enqueued, int]:
         """Enqueues many, `ENQUEUE_BATCH` a round trip; returns how many ended up how."""
         counts = dict.fromkeys(Enqueued, 0)
-        script = self.connection.register_script(read_script("enqueue_rescan"))
+        script = script_of("enqueue_rescan")
         batch: Pipeline = self.connection.pipeline(transaction=False)
         for manifest_id in manifest_ids:
             keys, arguments = self.enqueue_arguments(manifest_id, reason, timeout)

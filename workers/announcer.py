@@ -38,7 +38,7 @@ class Announcer:
     address: RegistryAddress
 
     def prepare(self, record: ManifestRecord) -> Callable[[], object] | None:
-        """What puts the manifest's notifications on the queue, with SQL alone; None: nothing to put.
+        """What puts the manifest's notifications on the queue, with SQL alone; or None.
 
         It is run in the transaction that completes the manifest, so that none is lost or sent
         twice, whoever dies when. Trouble here is logged, for the scan is done.
