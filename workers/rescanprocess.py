@@ -31,7 +31,7 @@ from queues.rescanjob import RescanJob
 from queues.rescanqueue import FAILURE_SECONDS, RescanQueue
 from queues.rescanruns import Held, RescanRuns, RunEnd, Taken
 from workers.process import Stop
-from workers.watchdog import watched
+from workers.watchdog import Watchdog
 
 log = structlog.get_logger()
 
@@ -65,6 +65,7 @@ class RescanProcess(SimpleWorker):
         self.stop = stop
         self.lane = queue
         self.runs = RescanRuns(queue)
+        self.watchdog = Watchdog(self.runs, self.show_life)
         self.housekeeping = housekeeping
         # `may_work` is asked while this key is there.
         self.circuit_key = circuit_key
@@ -193,7 +194,7 @@ class RescanProcess(SimpleWorker):
         self.idle = False
         reach(FaultPoint.JOB_REGISTERED)
         self.asked_again = True  # unless its end says otherwise
-        with watched(self.runs, execution, self.housekeeping.timeout, self.show_life):
+        with self.watchdog.watch(execution, self.housekeeping.timeout):
             self.perform_job(job, queue, execution)
         reach(FaultPoint.JOB_ENDED)
         if self.asked_again:
