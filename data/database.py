@@ -242,17 +242,22 @@ def insist(work: Callable[[], T], patience: float) -> T:
             time.sleep(AWAY_SECONDS)
 
 
-def run_once(work: Callable[[], T]) -> T:
+def run_once(work: Callable[[], T], *, may_repeat: bool = True) -> T:
+    """A transaction that can't even begin is begun once more, on another connection."""
     database: Any = database_proxy.obj
+    begun = False
     # A deferred transaction of SQLite that reads, then writes, fails when another wrote between.
     begin = ("IMMEDIATE",) if isinstance(database, SqliteDatabase) else ()
     try:
         with database.atomic(*begin):
+            begun = True
             return work()
     except (OperationalError, InterfaceError) as error:  # of BEGIN, COMMIT or the connection
         if not database.in_transaction():
             discard_connection(database)
-        raise translate(error) from error
+        if begun or not may_repeat:
+            raise translate(error) from error
+    return run_once(work, may_repeat=False)
 
 
 def lock_rows(query: ModelSelect[M]) -> ModelSelect[M]:
