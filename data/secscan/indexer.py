@@ -228,7 +228,7 @@ class Indexer:
         One statement looks whether Quay wrote a stale word over it, and who else has the digest.
         """
         row = (record.manifest_id, record.repository_id, claim, report.indexer_state)
-        finish = write_success(*row, also=self.on_first_index(record))
+        finish = write_success(*row, announce=lambda: self.on_first_index(record))
         if finish is FinishDecision.WRITE:
             statuses = find_statuses_of_digest(record.digest)
             finish = record_over_stale(statuses.get(record.manifest_id), *row)
@@ -262,7 +262,7 @@ class Indexer:
                 other.repository_id,
                 claim,
                 report.indexer_state,
-                also=self.on_first_index(other),
+                announce=lambda: self.on_first_index(other),
             )
         except UnknownStatus as error:
             log.warning("left alone", **context(other), job=claim.job, error=str(error))

@@ -28,7 +28,7 @@ from data.secscan.status import (
     decide_finish,
 )
 from data.secscan.status_rows import (
-    complete_row,
+    complete_unless_wished,
     delete_row,
     insert_row,
     insert_where_none,
@@ -110,10 +110,10 @@ def record_success(
     repository_id: int,
     claim: Claim,
     indexer_state: str,
-    also: Callable[[], object] | None = None,
+    announce: Callable[[], Callable[[], object] | None] = lambda: None,
 ) -> FinishDecision:
     """Writes COMPLETED as `write_success` does, and looks again as `record_over_stale` wants it."""
-    decision = write_success(manifest_id, repository_id, claim, indexer_state, also)
+    decision = write_success(manifest_id, repository_id, claim, indexer_state, announce)
     row = load_row(manifest_id) if decision is FinishDecision.WRITE else None
     if row is None:
         return decision
@@ -125,29 +125,30 @@ def write_success(
     repository_id: int,
     claim: Claim,
     indexer_state: str,
-    also: Callable[[], object] | None = None,
+    announce: Callable[[], Callable[[], object] | None] = lambda: None,
 ) -> FinishDecision:
     """Writes COMPLETED over our claim and over anything older than the evidence.
 
-    `also` writes what belongs to a first index, in the same transaction: a process that dies leaves
-    both or neither. Without it, the claim as it was inserted is made COMPLETED by one statement.
+    Where nobody wishes to be notified, one statement makes the claim as it was inserted COMPLETED.
+    Else `announce` is asked what belongs to a first index, and what it returns is run in the same
+    transaction: a process that dies leaves both or neither.
     """
     own = json.dumps(claim_metadata(claim, None))
-
-    def complete() -> bool:
-        return complete_row(manifest_id, own, indexer_hash=indexer_state)
+    patience = RECORD_PATIENCE_SECONDS
+    if statement(
+        lambda: complete_unless_wished(manifest_id, own, indexer_hash=indexer_state),
+        patience=patience,
+    ):
+        return FinishDecision.WRITE
+    also = announce()
 
     def write() -> FinishDecision:
-        decision = FinishDecision.WRITE
-        if not complete():
-            decision = write_completed(manifest_id, repository_id, claim, indexer_state)
+        decision = write_completed(manifest_id, repository_id, claim, indexer_state)
         if also is not None and decision is FinishDecision.WRITE:
             also()
         return decision
 
-    if also is None and statement(complete, patience=RECORD_PATIENCE_SECONDS):
-        return FinishDecision.WRITE
-    return write_once(manifest_id, write, FinishDecision.GONE, patience=RECORD_PATIENCE_SECONDS)
+    return write_once(manifest_id, write, FinishDecision.GONE, patience=patience)
 
 
 def record_over_stale(

@@ -10,11 +10,12 @@ import json
 from datetime import datetime
 from typing import Any
 
-from peewee import JOIN, ModelSelect
+from peewee import JOIN, ModelSelect, fn
 
 from data.database import lock_rows
 from data.errors import UnknownStatus
 from data.models import Manifest, ManifestSecurityStatus, utcnow
+from data.secscan.notifications import select_wishes
 from data.secscan.status import (
     INDEXER_VERSION,
     IndexStatus,
@@ -149,12 +150,16 @@ INSERT_WHERE_NONE = Statement(
 )
 
 
-def complete_row(manifest_id: int, metadata: str, *, indexer_hash: str) -> bool:
-    """One statement: makes an IN_PROGRESS row with just this metadata COMPLETED; True if it did."""
-    return bool(COMPLETE_ROW.run(utcnow(), indexer_hash[:128], manifest_id, metadata).rowcount == 1)
+def complete_unless_wished(manifest_id: int, metadata: str, *, indexer_hash: str) -> bool:
+    """One statement: makes an IN_PROGRESS row with just this metadata COMPLETED; True if it did.
+
+    Not when somebody wishes to be notified of its repository.
+    """
+    values = (utcnow(), indexer_hash[:128], manifest_id, metadata)
+    return bool(COMPLETE_UNLESS_WISHED.run(*values).rowcount == 1)
 
 
-COMPLETE_ROW = Statement(
+COMPLETE_UNLESS_WISHED = Statement(
     lambda now, indexer_hash, manifest_id, metadata: ManifestSecurityStatus.update(
         index_status=IndexStatus.COMPLETED.value,
         indexer_hash=indexer_hash,
@@ -165,6 +170,7 @@ COMPLETE_ROW = Statement(
         (ManifestSecurityStatus.manifest_id == manifest_id)
         & (ManifestSecurityStatus.index_status == IndexStatus.IN_PROGRESS.value)
         & (ManifestSecurityStatus.metadata_json == metadata)
+        & ~fn.EXISTS(select_wishes(ManifestSecurityStatus.repository_id))
     )
 )
 

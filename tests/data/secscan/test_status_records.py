@@ -12,12 +12,14 @@ import pytest
 from data.database import connection
 from data.errors import UnknownStatus
 from data.models import (
+    ExternalNotificationEvent,
     Manifest,
     ManifestSecurityStatus,
     MediaType,
     QueueItem,
     Repository,
     RepositoryKind,
+    RepositoryNotification,
     User,
     Visibility,
     database_proxy,
@@ -353,17 +355,35 @@ def test_success_over_a_claim_that_kept_a_retry_count_is_written_too(manifest: M
     assert ManifestSecurityStatus.get().metadata_json == "{}"
 
 
+def wish(manifest: Manifest) -> None:
+    """Somebody wishes to be notified of the manifest's repository."""
+    event = ExternalNotificationEvent.create(name="vulnerability_found")
+    RepositoryNotification.create(repository_id=manifest.repository_id, event_id=event.id)
+
+
+def test_nothing_is_announced_where_nobody_wishes_it(manifest: Manifest) -> None:
+    claim(manifest)
+    asked: list[str] = []
+    decision = write_success(
+        manifest.id, manifest.repository_id, OURS, "state", lambda: asked.append("one")
+    )
+    assert (decision, asked) == (FinishDecision.WRITE, [])
+
+
 def test_what_belongs_to_a_first_index_is_written_with_it_or_not_at_all(
     manifest: Manifest,
 ) -> None:
     claim(manifest)
+    wish(manifest)
 
     def write_and_die() -> None:
         QueueItem.create(queue_name="notification/proxy/app/", body="{}")
         raise LookupError("the process dies")
 
     with pytest.raises(LookupError):
-        record_success(manifest.id, manifest.repository_id, OURS, "state", also=write_and_die)
+        record_success(
+            manifest.id, manifest.repository_id, OURS, "state", announce=lambda: write_and_die
+        )
     assert status_of(manifest) is IndexStatus.IN_PROGRESS
     assert QueueItem.select().count() == 0
 
@@ -373,6 +393,7 @@ def test_what_belongs_to_a_first_index_is_written_once(
 ) -> None:
     """Not again when Quay's stale -2 came in between, and not for a row that somebody completed."""
     claim(manifest)
+    wish(manifest)
     written: list[str] = []
     look = status_rows.load_row
     stale: list[IndexStatus] = [IndexStatus.MANIFEST_UNSUPPORTED]
@@ -385,7 +406,11 @@ def test_what_belongs_to_a_first_index_is_written_once(
     monkeypatch.setattr(status_records, "load_row", look_after_quay_wrote)
     for _ in range(2):
         record_success(
-            manifest.id, manifest.repository_id, OURS, "state", also=lambda: written.append("one")
+            manifest.id,
+            manifest.repository_id,
+            OURS,
+            "state",
+            announce=lambda: lambda: written.append("one"),
         )
     assert not stale
     assert status_of(manifest) is IndexStatus.COMPLETED
