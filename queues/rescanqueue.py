@@ -25,6 +25,7 @@ from typing import Any, cast
 from redis import Redis
 from redis.client import Pipeline
 from redis.commands.core import Script
+from redis.exceptions import NoScriptError
 from rq import Queue
 from rq.serializers import JSONSerializer
 from rq.utils import now, utcformat
@@ -94,6 +95,32 @@ def script_of(name: str) -> Script:
 
 def run_script(connection: Redis, name: str, keys: list[str], arguments: list[Any]) -> Any:
     return script_of(name)(keys, arguments, connection)
+
+
+@dataclass(frozen=True, slots=True)
+class ScriptCall:
+    """A script with what it is called with."""
+
+    name: str
+    keys: list[str]
+    arguments: list[Any]
+
+
+def run_scripts(connection: Redis, calls: Iterable[ScriptCall]) -> list[Any]:
+    """What each script answers, one after the other, in one round trip where Redis knows them.
+
+    An error that one of them ends with stands for its answer.
+    """
+    asked = list(calls)
+    with connection.pipeline(transaction=False) as pipeline:
+        for call in asked:
+            sha, keys = script_of(call.name).sha, call.keys
+            pipeline.evalsha(sha, len(keys), *keys, *call.arguments)
+        answers = pipeline.execute(raise_on_error=False)
+    for at, (call, answer) in enumerate(zip(asked, answers, strict=True)):
+        if isinstance(answer, NoScriptError):
+            answers[at] = run_script(connection, call.name, call.keys, call.arguments)
+    return answers
 
 
 def job_id_of(manifest_id: int) -> str:

@@ -17,7 +17,13 @@ from rq.executions import Execution
 from rq.results import Result
 from rq.utils import now, utcformat
 
-from queues.rescanqueue import RESULT_SECONDS, RescanQueue, run_script
+from queues.rescanqueue import (
+    RESULT_SECONDS,
+    RescanQueue,
+    ScriptCall,
+    run_script,
+    run_scripts,
+)
 
 # A run beats its heart every HEARTBEAT_SECONDS and is taken for dead HEARTBEAT_LIFE_SECONDS after
 # the last beat; with a recovery pass every 5 s its job is back within 30 s.
@@ -59,6 +65,10 @@ class RescanRuns:
 
         `popped` is the id of a job that was popped already: it is taken in any case.
         """
+        call, run = self.taking(worker_name, circuit_key, popped)
+        return self.read_taken(self.call(call), run, worker_name)
+
+    def taking(self, worker_name: str, circuit_key: str, popped: bytes) -> tuple[ScriptCall, str]:
         run = uuid4().hex
         keys = [
             self.queue.paused_key,
@@ -70,7 +80,10 @@ class RescanRuns:
             f"rq:worker:{worker_name}:executions",
         ]
         lane, life, moment = self.queue.name, HEARTBEAT_LIFE_SECONDS, utcformat(now())
-        answer = self.call("take_job", keys, [lane, run, worker_name, life, moment, popped])
+        arguments = [lane, run, worker_name, life, moment, popped]
+        return ScriptCall("take_job", keys, arguments), run
+
+    def read_taken(self, answer: Any, run: str, worker_name: str) -> Taken | Held | None:
         if answer is None:
             return None
         if answer == 0:
@@ -90,6 +103,22 @@ class RescanRuns:
 
     def end(self, run: Execution, result: Result, seconds: float) -> RunEnd:
         """Ends the run with a result, which is kept for RESULT_SECONDS. One Redis command."""
+        return RunEnd(self.call(self.ending(run, result, seconds)))
+
+    def end_and_take(
+        self, run: Execution, result: Result, seconds: float, circuit_key: str
+    ) -> tuple[RunEnd, Taken | Held | None]:
+        """`end`, then `take` of the next job by the same worker, in one round trip."""
+        call, next_run = self.taking(run.worker_name, circuit_key, b"")
+        calls = (self.ending(run, result, seconds), call)
+        ended, taken = run_scripts(self.queue.connection, calls)
+        if isinstance(ended, Exception):
+            raise ended
+        if isinstance(taken, Exception):  # no matter of the run that has ended; `take` will meet it
+            return RunEnd(ended), None
+        return RunEnd(ended), self.read_taken(taken, next_run, run.worker_name)
+
+    def ending(self, run: Execution, result: Result, seconds: float) -> ScriptCall:
         keys = [
             self.key,
             run.key,
@@ -103,12 +132,12 @@ class RescanRuns:
         ]
         fields = [part for pair in result.serialize().items() for part in pair]
         arguments = [run.job_id, run.id, RESULT_SECONDS, utcformat(now()), seconds, *fields]
-        return RunEnd(self.call("end_run", keys, arguments))
+        return ScriptCall("end_run", keys, arguments)
 
     def beat(self, run: Execution) -> bool:
         """The run lives. False if it was taken for dead before."""
         arguments = [run.composite_key, HEARTBEAT_LIFE_SECONDS]
-        return bool(self.call("beat", [self.key, run.key], arguments))
+        return bool(self.call(ScriptCall("beat", [self.key, run.key], arguments)))
 
     def is_ours(self, run: Execution) -> bool:
         """Whether nobody took this run for dead and gave its job to another worker."""
@@ -127,10 +156,10 @@ class RescanRuns:
             run.key,
         ]
         arguments = [run.composite_key, run.job_id, seconds, json.dumps(meta)]
-        return bool(self.call("send_later", keys, arguments))
+        return bool(self.call(ScriptCall("send_later", keys, arguments)))
 
-    def call(self, script: str, keys: list[str], arguments: list[Any]) -> Any:
-        return run_script(self.queue.connection, script, keys, arguments)
+    def call(self, call: ScriptCall) -> Any:
+        return run_script(self.queue.connection, call.name, call.keys, call.arguments)
 
     @property
     def key(self) -> str:

@@ -75,6 +75,8 @@ class RescanProcess(SimpleWorker):
         self.next_round = 0.0
         self.idle = False
         self.asked_again = False
+        # A job whose run was started as the one before it ended: nothing comes in between.
+        self.taken_ahead: Taken | Held | None = None
 
     def _install_signal_handlers(self) -> None:
         """The process's own stop serves: asked for between jobs, it never loses a popped one."""
@@ -99,11 +101,13 @@ class RescanProcess(SimpleWorker):
     ) -> tuple[Job, Queue] | None:
         """The next job; None when a stop is asked for or, in burst mode, nothing is queued."""
         del max_idle_time
-        while not self.stop.requested:
+        while self.taken_ahead is not None or not self.stop.requested:
             try:
-                if time.monotonic() >= self.next_round:
+                if self.taken_ahead is None and time.monotonic() >= self.next_round:
                     self.go_round()
-                taken = self.runs.take(self.name, self.circuit_key)
+                taken, self.taken_ahead = self.taken_ahead, None
+                if taken is None:
+                    taken = self.runs.take(self.name, self.circuit_key)
                 if taken is None:
                     taken = self.take_idle(timeout)
                     if taken is None and timeout is None:
@@ -267,7 +271,13 @@ class RescanProcess(SimpleWorker):
             execution_started_at=job.started_at,
             execution_ended_at=job.ended_at,
         )
-        end = self.runs.end(execution, result, (job.ended_at - job.started_at).total_seconds())
+        seconds = (job.ended_at - job.started_at).total_seconds()
+        if self.stop.requested or time.monotonic() >= self.next_round:
+            end = self.runs.end(execution, result, seconds)
+        else:
+            end, self.taken_ahead = self.runs.end_and_take(
+                execution, result, seconds, self.circuit_key
+            )
         self.asked_again = end is RunEnd.ASKED_AGAIN
         if end is RunEnd.GIVEN_AWAY:
             self.forget(execution)
