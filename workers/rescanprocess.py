@@ -1,6 +1,6 @@
 """RQ's in-process worker, made to keep the rescan queue's promises.
 
-In process, because a forked child that connects anew took 250 ms a job where this takes 6. What a
+In process, because a forked child that connects anew took 250 ms a job where this takes 4. What a
 fork would have given comes from two threads' worth of care: a heartbeat that lets others take the
 job back when this process dies, and a watchdog that kills the process when a job hangs where no
 signal reaches it; `workers.supervisor` starts it again.
