@@ -23,7 +23,7 @@ class FaultPoint(Enum):
     COMPLETION_FOUND = "completion-found"  # the rescan isn't enqueued
     RESCAN_ENQUEUED = "rescan-enqueued"  # the blob's item isn't done
     JOB_POPPED = "job-popped"  # the job is on no queue and nobody runs it
-    JOB_REGISTERED = "job-registered"  # the run is known, the job isn't marked as started
+    JOB_REGISTERED = "job-registered"  # the run is known, nothing of it is done
     CLAIMED = "claimed"  # the row says IN_PROGRESS, Clair wasn't called
     INDEXED = "indexed"  # Clair answered, nothing is recorded
     RECORDED = "recorded"  # the row says so, the job runs

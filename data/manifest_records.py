@@ -15,6 +15,7 @@ from data.errors import NotFoundError
 from data.models import (
     Manifest,
     ManifestChild,
+    ManifestSecurityStatus,
     MediaType,
     ProxyCacheConfig,
     Repository,
@@ -42,6 +43,7 @@ class ManifestRecord:
     media_type: str
     manifest_bytes: str  # empty for a child of a list that nobody pulled yet
     proxied: bool  # its organisation is a proxy cache
+    has_status: bool = True  # it had a status row when this was read; True also: not looked
 
     @property
     def full_repository(self) -> str:
@@ -82,11 +84,18 @@ def select_manifests() -> ModelSelect[Manifest]:
             MediaType.name,
             Manifest.manifest_bytes,
             ProxyCacheConfig.id,
+            ManifestSecurityStatus.id,
         )
         .join(MediaType, on=(MediaType.id == Manifest.media_type_id))
         .join_from(Manifest, Repository, on=(Repository.id == Manifest.repository_id))
         .join(User, on=(User.id == Repository.namespace_user_id))
         .join(ProxyCacheConfig, JOIN.LEFT_OUTER, on=(ProxyCacheConfig.organization_id == User.id))
+        .join_from(
+            Manifest,
+            ManifestSecurityStatus,
+            JOIN.LEFT_OUTER,
+            on=(ManifestSecurityStatus.manifest_id == Manifest.id),
+        )
     )
 
 
@@ -107,6 +116,7 @@ def read_manifests(rows: Iterable[tuple[Any, ...]]) -> list[ManifestRecord]:
             media_type=row[5],
             manifest_bytes=row[6],
             proxied=row[7] is not None,
+            has_status=row[8] is not None,
         )
         for row in rows
     ]

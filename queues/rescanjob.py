@@ -16,6 +16,7 @@ from typing import Any
 import rq.serializers
 from redis import Redis
 from redis.exceptions import RedisError
+from rq.executions import Execution
 from rq.job import Job
 from rq.results import Result
 from rq.serializers import JSONSerializer
@@ -82,6 +83,7 @@ class RescanJob(Job):
     ) -> None:
         del serializer  # a rescan is JSON, whatever the caller believes
         super().__init__(id, connection=connection, serializer=JSONSerializer)
+        self.run: Execution | None = None  # in the process that runs it
 
     def restore(self, raw_data: dict[bytes, bytes]) -> None:
         """Reads the fields of a rescan and no others: no callbacks, webhooks or dependencies."""
@@ -92,6 +94,13 @@ class RescanJob(Job):
         super().restore(known)
         if self._unreadable_meta is not None or not isinstance(self.meta, dict):
             self.meta, self._unreadable_meta = {}, None  # it is ours, and nothing hangs on it
+
+    @classmethod
+    def read(cls, job_id: bytes, fields: dict[bytes, bytes], connection: Redis) -> RescanJob:
+        """The job with this record. Raises whatever RQ makes of bytes that are no job's."""
+        job = cls(job_id.decode(), connection=connection)
+        job.restore(fields)
+        return job
 
     @classmethod
     def fetch_quietly(cls, job_id: str, connection: Redis) -> RescanJob | None:

@@ -20,10 +20,12 @@ from dataclasses import dataclass
 from enum import Enum, IntEnum
 from functools import cache
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 from redis import Redis
 from redis.client import Pipeline
+from redis.commands.core import Script
+from redis.exceptions import NoScriptError
 from rq import Queue
 from rq.serializers import JSONSerializer
 from rq.utils import now, utcformat
@@ -85,6 +87,42 @@ def read_script(name: str) -> str:
     return (Path(__file__).parent / "lua" / f"{name}.lua").read_text()
 
 
+@cache
+def script_of(name: str) -> Script:
+    """The script, its checksum reckoned once; it is run with the client that is to run it."""
+    return Script(cast(Redis, None), read_script(name).encode())
+
+
+def run_script(connection: Redis, name: str, keys: list[str], arguments: list[Any]) -> Any:
+    return script_of(name)(keys, arguments, connection)
+
+
+@dataclass(frozen=True, slots=True)
+class ScriptCall:
+    """A script with what it is called with."""
+
+    name: str
+    keys: list[str]
+    arguments: list[Any]
+
+
+def run_scripts(connection: Redis, calls: Iterable[ScriptCall]) -> list[Any]:
+    """What each script answers, one after the other, in one round trip where Redis knows them.
+
+    An error that one of them ends with stands for its answer.
+    """
+    asked = list(calls)
+    with connection.pipeline(transaction=False) as pipeline:
+        for call in asked:
+            sha, keys = script_of(call.name).sha, call.keys
+            pipeline.evalsha(sha, len(keys), *keys, *call.arguments)
+        answers = pipeline.execute(raise_on_error=False)
+    for at, (call, answer) in enumerate(zip(asked, answers, strict=True)):
+        if isinstance(answer, NoScriptError):
+            answers[at] = run_script(connection, call.name, call.keys, call.arguments)
+    return answers
+
+
 def job_id_of(manifest_id: int) -> str:
     return f"rescan-{manifest_id}"
 
@@ -126,16 +164,15 @@ class RescanQueue(Queue):
 
         `timeout` is the job's, in seconds. One Redis command.
         """
-        script = self.connection.register_script(read_script("enqueue_rescan"))
         keys, arguments = self.enqueue_arguments(manifest_id, reason, timeout)
-        return Enqueued(script(keys=keys, args=arguments))
+        return Enqueued(run_script(self.connection, "enqueue_rescan", keys, arguments))
 
     def enqueue_rescans(
         self, manifest_ids: Iterable[int], reason: Reason, *, timeout: int
     ) -> dict[Enqueued, int]:
         """Enqueues many, `ENQUEUE_BATCH` a round trip; returns how many ended up how."""
         counts = dict.fromkeys(Enqueued, 0)
-        script = self.connection.register_script(read_script("enqueue_rescan"))
+        script = script_of("enqueue_rescan")
         batch: Pipeline = self.connection.pipeline(transaction=False)
         for manifest_id in manifest_ids:
             keys, arguments = self.enqueue_arguments(manifest_id, reason, timeout)

@@ -12,12 +12,18 @@ from enum import Enum
 from typing import Any
 from uuid import uuid4
 
+from redis.client import Pipeline
 from rq.executions import Execution
-from rq.job import Job
 from rq.results import Result
 from rq.utils import now, utcformat
 
-from queues.rescanqueue import RESULT_SECONDS, RescanQueue, read_script
+from queues.rescanqueue import (
+    RESULT_SECONDS,
+    RescanQueue,
+    ScriptCall,
+    run_script,
+    run_scripts,
+)
 
 # A run beats its heart every HEARTBEAT_SECONDS and is taken for dead HEARTBEAT_LIFE_SECONDS after
 # the last beat; with a recovery pass every 5 s its job is back within 30 s.
@@ -33,30 +39,86 @@ class RunEnd(Enum):
     ASKED_AGAIN = 2  # it ended; its manifest was asked for once more while it ran
 
 
+class Held(Enum):
+    """Why no job is taken though some may be queued."""
+
+    BACK = "back"  # the queue is paused, or the scanner can't be asked
+
+
+@dataclass(frozen=True, slots=True)
+class Taken:
+    """What was popped: a job that runs, or an entry that leads to none (`run` is None)."""
+
+    job_id: bytes
+    fields: dict[bytes, bytes]  # of the job's hash, before its run was started
+    run: Execution | None
+
+
 @dataclass(frozen=True, slots=True)
 class RescanRuns:
     """The runs of the jobs of one lane."""
 
     queue: RescanQueue
 
-    def start(self, job: Job, worker_name: str) -> Execution:
-        """Starts a run of a job that was popped. One Redis command."""
-        run = Execution(uuid4().hex, job.id, self.queue.connection, worker_name=worker_name)
+    def take(self, worker_name: str, circuit_key: str, popped: bytes = b"") -> Taken | Held | None:
+        """Pops the next job and starts a run of it; None when none is queued. One Redis command.
+
+        `popped` is the id of a job that was popped already: it is taken in any case.
+        """
+        call, run = self.taking(worker_name, circuit_key, popped)
+        return self.read_taken(self.call(call), run, worker_name)
+
+    def taking(self, worker_name: str, circuit_key: str, popped: bytes) -> tuple[ScriptCall, str]:
+        run = uuid4().hex
         keys = [
-            self.key,
-            run.key,
-            f"rq:executions:{job.id}",
-            job.key,
+            self.queue.paused_key,
+            circuit_key,
+            self.queue.key,
             self.queue.intermediate_queue_key,
+            self.key,
             f"rq:worker:{worker_name}",
-            run.worker_executions_key,
+            f"rq:worker:{worker_name}:executions",
         ]
-        arguments = [job.id, run.id, worker_name, HEARTBEAT_LIFE_SECONDS, utcformat(now())]
-        self.call("start_run", keys, arguments)
-        return run
+        lane, life, moment = self.queue.name, HEARTBEAT_LIFE_SECONDS, utcformat(now())
+        arguments = [lane, run, worker_name, life, moment, popped]
+        return ScriptCall("take_job", keys, arguments), run
+
+    def read_taken(self, answer: Any, run: str, worker_name: str) -> Taken | Held | None:
+        if answer is None:
+            return None
+        if answer == 0:
+            return Held.BACK
+        job_id, started, flat = answer
+        fields = dict(zip(flat[::2], flat[1::2], strict=True))
+        if not started:
+            return Taken(job_id, fields, None)
+        execution = Execution(run, job_id.decode(), self.queue.connection, worker_name=worker_name)
+        return Taken(job_id, fields, execution)
+
+    def drop(self, run: Execution, pipeline: Pipeline) -> None:
+        """Forgets a run that came to nothing."""
+        pipeline.zrem(self.key, run.composite_key)
+        pipeline.delete(run.key, f"rq:executions:{run.job_id}")
+        pipeline.srem(run.worker_executions_key, run.composite_key)
 
     def end(self, run: Execution, result: Result, seconds: float) -> RunEnd:
         """Ends the run with a result, which is kept for RESULT_SECONDS. One Redis command."""
+        return RunEnd(self.call(self.ending(run, result, seconds)))
+
+    def end_and_take(
+        self, run: Execution, result: Result, seconds: float, circuit_key: str
+    ) -> tuple[RunEnd, Taken | Held | None]:
+        """`end`, then `take` of the next job by the same worker, in one round trip."""
+        call, next_run = self.taking(run.worker_name, circuit_key, b"")
+        calls = (self.ending(run, result, seconds), call)
+        ended, taken = run_scripts(self.queue.connection, calls)
+        if isinstance(ended, Exception):
+            raise ended
+        if isinstance(taken, Exception):  # no matter of the run that has ended; `take` will meet it
+            return RunEnd(ended), None
+        return RunEnd(ended), self.read_taken(taken, next_run, run.worker_name)
+
+    def ending(self, run: Execution, result: Result, seconds: float) -> ScriptCall:
         keys = [
             self.key,
             run.key,
@@ -70,12 +132,12 @@ class RescanRuns:
         ]
         fields = [part for pair in result.serialize().items() for part in pair]
         arguments = [run.job_id, run.id, RESULT_SECONDS, utcformat(now()), seconds, *fields]
-        return RunEnd(self.call("end_run", keys, arguments))
+        return ScriptCall("end_run", keys, arguments)
 
     def beat(self, run: Execution) -> bool:
         """The run lives. False if it was taken for dead before."""
         arguments = [run.composite_key, HEARTBEAT_LIFE_SECONDS]
-        return bool(self.call("beat", [self.key, run.key], arguments))
+        return bool(self.call(ScriptCall("beat", [self.key, run.key], arguments)))
 
     def is_ours(self, run: Execution) -> bool:
         """Whether nobody took this run for dead and gave its job to another worker."""
@@ -94,11 +156,10 @@ class RescanRuns:
             run.key,
         ]
         arguments = [run.composite_key, run.job_id, seconds, json.dumps(meta)]
-        return bool(self.call("send_later", keys, arguments))
+        return bool(self.call(ScriptCall("send_later", keys, arguments)))
 
-    def call(self, script: str, keys: list[str], arguments: list[Any]) -> Any:
-        registered = self.queue.connection.register_script(read_script(script))
-        return registered(keys=keys, args=arguments)
+    def call(self, call: ScriptCall) -> Any:
+        return run_script(self.queue.connection, call.name, call.keys, call.arguments)
 
     @property
     def key(self) -> str:

@@ -27,7 +27,7 @@ from data.errors import (
 )
 from data.secscan.status import Reason
 from queues.errors import BudgetSpent, CircuitOpen, DigestBusy, NoSlotFree
-from queues.rescanqueue import read_script
+from queues.rescanqueue import run_script
 
 log = structlog.get_logger()
 
@@ -63,7 +63,8 @@ class RedisScannerGate:
     indexes_per_day: int
     backfill: bool = False
     leases: dict[str, str] = field(default_factory=dict)  # lease -> digest
-    unanswered: set[str] = field(default_factory=set)  # digests of requests sent
+    sent: set[str] = field(default_factory=set)  # digests of open requests
+    unanswered: set[str] = field(default_factory=set)  # those of which an answer tells something
     leases_lock: threading.Lock = field(default_factory=threading.Lock)
     renewal: threading.Thread | None = None
 
@@ -77,30 +78,30 @@ class RedisScannerGate:
         self.take_slot(lease, digest, reason)
         self.leases[lease] = digest
         self.start_renewal()
-        entered, answered = time.monotonic(), False
+        entered, answered, spent = time.monotonic(), False, True
         try:
             yield
         except ScannerFetchFailed:
             answered = True  # the scanner is well
             raise
         except ScannerBusy as error:
-            self.charge(digest, -1)
+            spent = False
             self.open_circuit(error.retry_after or BUSY_PAUSE_SECONDS, probe=False)
             raise
         except (ScannerUnavailable, ScannerDenied):
-            if time.monotonic() - entered < WORKED_SECONDS:
-                self.charge(digest, -1)
+            spent = time.monotonic() - entered >= WORKED_SECONDS
             self.open_circuit(LONGEST_PAUSE_SECONDS, probe=True)
             raise
         else:
             answered = True
         finally:
-            self.release(lease, digest, answered=answered)
+            self.release(lease, digest, answered=answered, spent=spent)
 
-    def charge(self, digest: str, count: int = 1) -> None:
-        """An index request for the digest is about to be sent; -1 takes one of the day's back."""
-        script = self.connection.register_script(read_script("charge_scanner"))
-        script(keys=[self.budget_key(digest)], args=[count])
+    def charge(self, digest: str) -> None:
+        """An index request for the digest is about to be sent, so the day's one that `enter` took
+        isn't given back.
+        """
+        self.sent.add(digest)
         self.unanswered.add(digest)
 
     def is_manifests_own(self, digest: str) -> bool:
@@ -135,36 +136,37 @@ class RedisScannerGate:
             )
 
     def try_to_enter(self, lease: str, digest: str, reason: Reason) -> int:
-        script = self.connection.register_script(read_script("enter_scanner"))
         budget = 0 if reason is Reason.FORCED else self.indexes_per_day
-        answer = script(
-            keys=[
-                self.slots_key,
-                self.backfill_key,
-                self.digests_key,
-                self.circuit_key,
-                self.budget_key(digest),
-            ],
-            args=[lease, digest, LEASE_SECONDS * 1000, self.limit, int(self.backfill), budget],
-        )
-        return int(answer)
+        keys = [
+            self.slots_key,
+            self.backfill_key,
+            self.digests_key,
+            self.circuit_key,
+            self.budget_key(digest),
+        ]
+        arguments = [lease, digest, LEASE_SECONDS * 1000, self.limit, int(self.backfill), budget]
+        return int(run_script(self.connection, "enter_scanner", keys, arguments))
 
-    def release(self, lease: str, digest: str, *, answered: bool) -> None:
-        """Frees the slot; `answered`: the scanner answered the request, if one was sent."""
+    def release(self, lease: str, digest: str, *, answered: bool, spent: bool) -> None:
+        """Frees the slot. If a request was sent: `answered`, the scanner answered it; `spent`, it
+        is one of the day's.
+        """
         with self.leases_lock:
             del self.leases[lease]
             noted = int(answered and digest in self.unanswered)
+            unspent = int(not spent or digest not in self.sent)
             self.unanswered.discard(digest)
-            script = self.connection.register_script(read_script("leave_scanner"))
+            self.sent.discard(digest)
             keys = [
                 self.slots_key,
                 self.backfill_key,
                 self.digests_key,
                 self.answers_key,
                 self.silence_key(digest),
+                self.budget_key(digest),
             ]
             try:
-                script(keys=keys, args=[lease, digest, noted])
+                run_script(self.connection, "leave_scanner", keys, [lease, digest, noted, unspent])
             except RedisError as error:
                 # The lease ends by itself; the result of the index call matters more.
                 log.warning("slot not released", error=str(error), free_in_seconds=LEASE_SECONDS)

@@ -37,8 +37,8 @@ class Announcer:
     minimum: Severity
     address: RegistryAddress
 
-    def prepare(self, record: ManifestRecord) -> Callable[[], object]:
-        """What puts the manifest's notifications on the queue, with SQL alone.
+    def prepare(self, record: ManifestRecord) -> Callable[[], object] | None:
+        """What puts the manifest's notifications on the queue, with SQL alone; or None.
 
         It is run in the transaction that completes the manifest, so that none is lost or sent
         twice, whoever dies when. Trouble here is logged, for the scan is done.
@@ -46,7 +46,7 @@ class Announcer:
         try:
             wishes = find_wishes(record.repository_id)
             if not wishes:
-                return nothing_to_put
+                return None
             notifications = self.build(record, wishes, self.vulnerability_report(record.digest))
         except DataError as error:
             log.error(
@@ -55,7 +55,7 @@ class Announcer:
                 repository=record.full_repository,
                 error=str(error),
             )
-            return nothing_to_put
+            return None
         log.info("notifications", manifest=record.manifest_id, count=len(notifications))
         return lambda: self.put(notifications)
 
@@ -82,7 +82,3 @@ class Announcer:
     def put(self, notifications: Sequence[Notification]) -> None:
         for notification in notifications:
             self.notifications.put(notification.path, notification.body, available_after=0)
-
-
-def nothing_to_put() -> None:
-    """Nobody wishes to hear of this manifest, or nobody can be told."""

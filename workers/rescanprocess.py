@@ -1,6 +1,6 @@
 """RQ's in-process worker, made to keep the rescan queue's promises.
 
-In process, because a forked child that connects anew took 250 ms a job where this takes 6. What a
+In process, because a forked child that connects anew took 250 ms a job where this takes 4. What a
 fork would have given comes from two threads' worth of care: a heartbeat that lets others take the
 job back when this process dies, and a watchdog that kills the process when a job hangs where no
 signal reaches it; `workers.supervisor` starts it again.
@@ -29,9 +29,9 @@ from data.faultpoints import FaultPoint, reach
 from queues.housekeeping import Housekeeping
 from queues.rescanjob import RescanJob
 from queues.rescanqueue import FAILURE_SECONDS, RescanQueue
-from queues.rescanruns import RescanRuns, RunEnd
+from queues.rescanruns import Held, RescanRuns, RunEnd, Taken
 from workers.process import Stop
-from workers.watchdog import watched
+from workers.watchdog import Watchdog
 
 log = structlog.get_logger()
 
@@ -65,6 +65,7 @@ class RescanProcess(SimpleWorker):
         self.stop = stop
         self.lane = queue
         self.runs = RescanRuns(queue)
+        self.watchdog = Watchdog(self.runs, self.show_life)
         self.housekeeping = housekeeping
         # `may_work` is asked while this key is there.
         self.circuit_key = circuit_key
@@ -74,6 +75,8 @@ class RescanProcess(SimpleWorker):
         self.next_round = 0.0
         self.idle = False
         self.asked_again = False
+        # A job whose run was started as the one before it ended: nothing comes in between.
+        self.taken_ahead: Taken | Held | None = None
 
     def _install_signal_handlers(self) -> None:
         """The process's own stop serves: asked for between jobs, it never loses a popped one."""
@@ -98,17 +101,25 @@ class RescanProcess(SimpleWorker):
     ) -> tuple[Job, Queue] | None:
         """The next job; None when a stop is asked for or, in burst mode, nothing is queued."""
         del max_idle_time
-        while not self.stop.requested:
+        while self.taken_ahead is not None or not self.stop.requested:
             try:
-                if time.monotonic() >= self.next_round:
+                if self.taken_ahead is None and time.monotonic() >= self.next_round:
                     self.go_round()
-                if self.is_held_back():
+                taken, self.taken_ahead = self.taken_ahead, None
+                if taken is None:
+                    taken = self.runs.take(self.name, self.circuit_key)
+                if taken is None:
+                    taken = self.take_idle(timeout)
+                    if taken is None and timeout is None:
+                        break
+                if taken is Held.BACK and self.is_held_back():
                     self.after_job()
                     if timeout is None:
                         return None
                     self.stop.wait(POP_SECONDS)
-                    continue
-                return self.pop(None) or self.pop_idle(timeout)
+                job = self.read(taken) if isinstance(taken, Taken) else None
+                if job is not None:
+                    return job, self.lane
             except DequeueTimeout:
                 continue
             except RedisError as error:
@@ -126,19 +137,21 @@ class RescanProcess(SimpleWorker):
         self.next_round = time.monotonic() + ROUND_SECONDS
 
     def is_held_back(self) -> bool:
-        """Whether the queue is paused, or the scanner can't be asked. One command when neither."""
-        if not self.lane.connection.exists(self.lane.paused_key, self.circuit_key):
-            return False
+        """Whether the queue is paused, or the scanner can't be asked; a look when it seems so."""
         return bool(self.lane.connection.exists(self.lane.paused_key)) or not self.may_work()
 
-    def pop_idle(self, timeout: int | None) -> tuple[Job, Queue] | None:
+    def take_idle(self, timeout: int | None) -> Taken | Held | None:
         """Nothing is queued: what can wait is done now, then the next job is waited for."""
         self.after_job()
         self.housekeeping.run()
         if not self.idle:
             self.set_state(WorkerStatus.IDLE)
             self.idle = True
-        return self.pop(None if timeout is None else POP_SECONDS)
+        if timeout is None:
+            return self.runs.take(self.name, self.circuit_key)
+        _, job_id = RescanQueue.lmove(self.connection, self.lane.key, POP_SECONDS)
+        reach(FaultPoint.JOB_POPPED)
+        return self.runs.take(self.name, self.circuit_key, job_id)
 
     def heartbeat(self, timeout: int | None = None, pipeline: Pipeline | None = None) -> None:
         """RQ's, in one round trip. RQ's own after each job is left to the next `go_round`."""
@@ -159,48 +172,39 @@ class RescanProcess(SimpleWorker):
             pipeline.expire(self.key, WORKER_LIFE_SECONDS)
             pipeline.execute()
 
-    def pop(self, timeout: int | None) -> tuple[Job, Queue] | None:
-        """One atomic move from the queue to the intermediate queue, single queue as it is.
-
-        What isn't even a job is refused here, and the next one popped.
-        """
-        while True:
-            try:
-                return RescanQueue.dequeue_any(
-                    [self.lane],
-                    timeout,
-                    connection=self.connection,
-                    job_class=self.job_class,
-                    serializer=self.serializer,
-                    death_penalty_class=self.death_penalty_class,
-                )
-            except (RedisError, DequeueTimeout):
-                raise
-            except Exception as error:  # noqa: BLE001 - RQ raises whatever the bytes provoke
-                self.refuse(getattr(error, "job_id", None), f"unreadable ({error})")
+    def read(self, taken: Taken) -> RescanJob | None:
+        """The job that was taken. What isn't even a job is refused here, and the next one taken."""
+        if taken.run is None and not is_queued_in(taken.fields, self.lane.name):
+            return None  # a second entry for the same id: the job moved to another lane, or has run
+        try:
+            job = RescanJob.read(taken.job_id, taken.fields, self.connection)
+        except RedisError:
+            raise
+        except Exception as error:  # noqa: BLE001 - RQ raises whatever the bytes provoke
+            self.refuse(text_of(taken.job_id), f"unreadable ({error})", taken.run)
+            return None
+        job.run = taken.run
+        return job
 
     def execute_job(self, job: Job, queue: Queue) -> None:
-        """Runs the job under heartbeat and watchdog, unless it is no rescan or not ours to run."""
-        if job.origin != self.lane.name or job.get_status(refresh=False) != JobStatus.QUEUED:
-            # A second entry for the same id: the job moved to another lane, or has run.
-            self.lane.intermediate_queue.remove(job.id)
+        """Runs the job under heartbeat and watchdog, unless it is no rescan."""
+        assert isinstance(job, RescanJob)
+        refusal, execution = job.refusal(), job.run
+        if refusal is not None or execution is None:
+            self.refuse(job.id, refusal or "its id is no rescan's", execution)
             return
-        refusal = job.refusal() if isinstance(job, RescanJob) else "it is no rescan job"
-        if refusal is not None:
-            self.refuse(job.id, refusal)
-            return
-        reach(FaultPoint.JOB_POPPED)
         job.timeout = self.housekeeping.timeout  # not what somebody wrote to Redis
-        execution = self.prepare_execution(job)
+        self.executions[execution.id] = execution
+        self.idle = False
         reach(FaultPoint.JOB_REGISTERED)
         self.asked_again = True  # unless its end says otherwise
-        with watched(self.runs, execution, self.housekeeping.timeout, self.show_life):
+        with self.watchdog.watch(execution, self.housekeeping.timeout):
             self.perform_job(job, queue, execution)
         reach(FaultPoint.JOB_ENDED)
         if self.asked_again:
             self.housekeeping.enqueue_once_more(job.id)
 
-    def refuse(self, job_id: str | None, refusal: str) -> None:
+    def refuse(self, job_id: str | None, refusal: str, run: Execution | None) -> None:
         """Puts a job of another kind among the failed ones, with the reason, without running it.
 
         An id that can't even be read (None) is left to the recovery pass, which drops it.
@@ -217,17 +221,13 @@ class RescanProcess(SimpleWorker):
         with self.connection.pipeline() as pipeline:
             pipeline.hset(f"rq:job:{job_id}", mapping=record)
             pipeline.zadd(f"rq:failed:{self.lane.name}", {job_id: time.time() + FAILURE_SECONDS})
+            if run is not None:
+                self.runs.drop(run, pipeline)
             pipeline.lrem(self.lane.intermediate_queue_key, 1, job_id)
             pipeline.execute()
 
-    def prepare_execution(self, job: Job) -> Execution:
-        execution = self.runs.start(job, self.name)
-        self.executions[execution.id] = execution
-        self.idle = False
-        return execution
-
     def prepare_job_execution(self, job: Job, remove_from_intermediate_queue: bool = False) -> None:
-        """`RescanRuns.start` has said all of it to Redis already."""
+        """`RescanRuns.take` has said all of it to Redis already."""
         del remove_from_intermediate_queue
         job.started_at = now()
 
@@ -271,7 +271,13 @@ class RescanProcess(SimpleWorker):
             execution_started_at=job.started_at,
             execution_ended_at=job.ended_at,
         )
-        end = self.runs.end(execution, result, (job.ended_at - job.started_at).total_seconds())
+        seconds = (job.ended_at - job.started_at).total_seconds()
+        if self.stop.requested or time.monotonic() >= self.next_round:
+            end = self.runs.end(execution, result, seconds)
+        else:
+            end, self.taken_ahead = self.runs.end_and_take(
+                execution, result, seconds, self.circuit_key
+            )
         self.asked_again = end is RunEnd.ASKED_AGAIN
         if end is RunEnd.GIVEN_AWAY:
             self.forget(execution)
@@ -304,3 +310,14 @@ class RescanProcess(SimpleWorker):
     ) -> None:
         if execution is None or self.owns(execution):
             super().handle_job_failure(job, queue, started_job_registry, exc_string, execution)
+
+
+def is_queued_in(fields: dict[bytes, bytes], lane: str) -> bool:
+    return fields.get(b"status") == b"queued" and fields.get(b"origin") == lane.encode()
+
+
+def text_of(job_id: bytes) -> str | None:
+    try:
+        return job_id.decode()
+    except UnicodeDecodeError:
+        return None

@@ -39,7 +39,7 @@ from queues.wiring import (
     build_storage,
 )
 from queues.workqueue import WorkQueue
-from workers.announcer import Announcer, nothing_to_put
+from workers.announcer import Announcer
 from workers.pushgateway import pushing
 from workers.reporter import Reporter
 
@@ -105,7 +105,7 @@ def build_upstream_client(settings: Settings, upstream: Upstream) -> UpstreamCli
 
 def build_announcement(
     settings: Settings, scanner: ClairClient
-) -> Callable[[ManifestRecord], Callable[[], object]]:
+) -> Callable[[ManifestRecord], Callable[[], object] | None]:
     """What belongs to a first index: Quay's notifications, where Quay would send them."""
     if not settings.features.notify_on_new_index:
         return announce_nothing
@@ -121,10 +121,9 @@ def build_announcement(
     return announcer.prepare
 
 
-def announce_nothing(record: ManifestRecord) -> Callable[[], object]:
+def announce_nothing(record: ManifestRecord) -> None:
     """FEATURE_SECURITY_SCANNER_NOTIFY_ON_NEW_INDEX is false."""
     del record
-    return nothing_to_put
 
 
 def build_indexer(

@@ -14,14 +14,18 @@ import http.client
 import io
 import socket
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
 from typing import Any
+from urllib.parse import urljoin
 
+import requests
 from requests.adapters import HTTPAdapter
 from urllib3.connection import HTTPConnection, HTTPSConnection
 from urllib3.connectionpool import HTTPConnectionPool, HTTPSConnectionPool
 from urllib3.poolmanager import PoolManager
-from urllib3.response import HTTPResponse
+from urllib3.response import BaseHTTPResponse, HTTPResponse
+from urllib3.util import Timeout
 
 
 class KeptConnectionClosed(ConnectionResetError):
@@ -141,3 +145,54 @@ class KeptConnections(HTTPAdapter):
 
     def _use_pools(self, manager: PoolManager) -> None:
         manager.pool_classes_by_scheme = {"http": _Pool, "https": _TLSPool}
+
+
+@dataclass(frozen=True, slots=True)
+class Route:
+    """The way to one server, with what the environment says of proxies and authorities.
+
+    A requests session would find it out anew for each request, and be longer at it than Clair takes
+    to answer for a manifest that it has.
+    """
+
+    pool: HTTPConnectionPool
+    base: str  # of the address, where a proxy wants all of it; else empty
+
+    def send(
+        self,
+        method: str,
+        path: str,
+        *,
+        headers: Mapping[str, str],
+        body: bytes | None,
+        timeout: Timeout,
+    ) -> BaseHTTPResponse:
+        """The answer, its body unread. Raises an error of urllib3's when there is none."""
+        return self.pool.urlopen(
+            method,
+            self.base + path,
+            body=body,
+            headers=headers,
+            retries=False,
+            redirect=False,
+            assert_same_host=False,
+            timeout=timeout,
+            preload_content=False,
+            decode_content=False,
+        )
+
+
+def open_route(endpoint: str) -> Route:
+    """The way to the server at this address; a path in it plays no part, as with Quay.
+
+    Raises an error of requests' for an address that it can't use.
+    """
+    adapter: Any = KeptConnections()
+    request = requests.Request("GET", urljoin(endpoint, "/")).prepare()
+    url = str(request.url)
+    settings: Any = requests.Session().merge_environment_settings(url, {}, None, None, None)
+    verify, certificate, proxies = (settings[name] for name in ("verify", "cert", "proxies"))
+    pool = adapter.get_connection_with_tls_context(request, verify, proxies, certificate)
+    adapter.cert_verify(pool, url, verify, certificate)
+    asked = adapter.request_url(request, proxies)
+    return Route(pool, "" if asked == "/" else asked.removesuffix("/"))

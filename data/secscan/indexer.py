@@ -49,12 +49,15 @@ from data.secscan.status_records import (
     delete_unless_claimed,
     record_failure,
     record_layer_too_large,
+    record_over_stale,
     record_success,
     record_unsupported,
     refresh_completed,
     release_claim,
     reset_and_claim,
+    write_success,
 )
+from data.secscan.status_rows import find_statuses_of_digest
 from data.sweep import find_complete
 
 log = structlog.get_logger()
@@ -69,7 +72,7 @@ class Indexer:
     gate: ScannerGate
     decide_policy: Callable[[ManifestRecord], Policy]
     # What to write in the transaction that completes a manifest for the first time.
-    on_first_index: Callable[[ManifestRecord], Callable[[], object]]
+    on_first_index: Callable[[ManifestRecord], Callable[[], object] | None]
     max_layer_size: int | None  # bytes; None: no limit
     max_failures: int  # how often Clair may fail on a manifest before it is left at FAILED
     observer: IndexObserver = UNOBSERVED
@@ -161,7 +164,13 @@ class Indexer:
     def claim_and_index(
         self, record: ManifestRecord, manifest: Manifest, reason: Reason, claim: Claim
     ) -> RescanResult:
-        claimed = reset_and_claim(record.manifest_id, record.repository_id, reason, claim)
+        claimed = reset_and_claim(
+            record.manifest_id,
+            record.repository_id,
+            reason,
+            claim,
+            has_row=record.has_status,
+        )
         if claimed.decision is ClaimDecision.REFRESH:
             return self.refresh(record, manifest)
         if claimed.decision is not ClaimDecision.CLAIM:
@@ -214,19 +223,19 @@ class Indexer:
         return self.links.locate(record.namespace, record.repository, layer.digest)
 
     def complete(self, record: ManifestRecord, claim: Claim, report: IndexReport) -> RescanResult:
-        outcome = outcome_of_finish(self.record(record, claim, report), Outcome.COMPLETED)
-        if outcome is Outcome.COMPLETED:
-            self.complete_same_digest(record, claim, report)
-        return replace(describe(record, outcome), indexer_hash=report.indexer_state)
+        """Records the report: for this manifest, and for the same one in other repositories.
 
-    def record(self, record: ManifestRecord, claim: Claim, report: IndexReport) -> FinishDecision:
-        return record_success(
-            record.manifest_id,
-            record.repository_id,
-            claim,
-            report.indexer_state,
-            also=self.on_first_index(record),
-        )
+        One statement looks whether Quay wrote a stale word over it, and who else has the digest.
+        """
+        row = (record.manifest_id, record.repository_id, claim, report.indexer_state)
+        finish = write_success(*row, announce=lambda: self.on_first_index(record))
+        if finish is FinishDecision.WRITE:
+            statuses = find_statuses_of_digest(record.digest)
+            finish = record_over_stale(statuses.get(record.manifest_id), *row)
+            if finish is FinishDecision.WRITE and statuses.keys() - {record.manifest_id}:
+                self.complete_same_digest(record, claim, report)
+        outcome = outcome_of_finish(finish, Outcome.COMPLETED)
+        return replace(describe(record, outcome), indexer_hash=report.indexer_state)
 
     def complete_same_digest(
         self, record: ManifestRecord, claim: Claim, report: IndexReport
@@ -248,7 +257,13 @@ class Indexer:
 
     def complete_other(self, other: ManifestRecord, claim: Claim, report: IndexReport) -> None:
         try:
-            finish = self.record(other, claim, report)
+            finish = record_success(
+                other.manifest_id,
+                other.repository_id,
+                claim,
+                report.indexer_state,
+                announce=lambda: self.on_first_index(other),
+            )
         except UnknownStatus as error:
             log.warning("left alone", **context(other), job=claim.job, error=str(error))
             return

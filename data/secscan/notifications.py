@@ -11,6 +11,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from peewee import ModelSelect
+
 from data.database import fetch_rows
 from data.manifest_records import ManifestRecord
 from data.models import ExternalNotificationEvent, RepositoryNotification, Tag
@@ -47,8 +49,8 @@ def find_wishes(repository_id: int) -> list[str]:
     return [str(row[0]) for row in WISHES.rows(repository_id)]
 
 
-WISHES = Statement(
-    lambda repository_id: (
+def select_wishes(repository_id: Any) -> ModelSelect[RepositoryNotification]:
+    return (
         RepositoryNotification.select(RepositoryNotification.uuid)
         .join(
             ExternalNotificationEvent,
@@ -59,7 +61,9 @@ WISHES = Statement(
             & (ExternalNotificationEvent.name == EVENT)
         )
     )
-)
+
+
+WISHES = Statement(select_wishes)
 
 
 def find_tags(manifest_id: int) -> list[str]:

@@ -12,8 +12,6 @@ import time
 from collections.abc import Callable
 
 import jwt
-from requests import PreparedRequest
-from requests.auth import AuthBase
 
 from data.errors import SettingsError
 
@@ -36,11 +34,8 @@ def decode_psk(encoded: str) -> bytes:
     return key
 
 
-class PskSignature(AuthBase):
-    """Signs each request anew; does nothing without a key.
-
-    As the session's `auth` it also keeps requests from taking credentials out of a ~/.netrc.
-    """
+class PskSignature:
+    """Signs each request anew; does nothing without a key."""
 
     def __init__(self, encoded: str | None, clock: Callable[[], float] = time.time) -> None:
         self._key = decode_psk(encoded) if encoded else None
@@ -51,7 +46,6 @@ class PskSignature(AuthBase):
         claims = {"iss": "quay", "exp": int(self._clock()) + TOKEN_LIFETIME}
         return jwt.encode(claims, key, algorithm="HS256")
 
-    def __call__(self, request: PreparedRequest) -> PreparedRequest:
-        if self._key is not None:
-            request.headers["Authorization"] = f"Bearer {self.token(self._key)}"
-        return request
+    def headers(self) -> dict[str, str]:
+        """What is to stand in the headers of one request."""
+        return {} if self._key is None else {"Authorization": f"Bearer {self.token(self._key)}"}

@@ -6,13 +6,14 @@ the unique index on manifest_id lets one through, and the other looks again.
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
 from peewee import IntegrityError
 
-from data.database import transaction
+from data.database import statement, transaction
 from data.errors import DatabaseUnavailable
 from data.models import Manifest, ManifestSecurityStatus, utcnow
 from data.secscan.status import (
@@ -26,7 +27,13 @@ from data.secscan.status import (
     decide_claim,
     decide_finish,
 )
-from data.secscan.status_rows import delete_row, insert_row, load_row
+from data.secscan.status_rows import (
+    complete_unless_wished,
+    delete_row,
+    insert_row,
+    insert_where_none,
+    load_row,
+)
 
 T = TypeVar("T")
 
@@ -54,9 +61,15 @@ class ClaimResult:
 
 
 def reset_and_claim(
-    manifest_id: int, repository_id: int, reason: Reason, claim: Claim
+    manifest_id: int, repository_id: int, reason: Reason, claim: Claim, *, has_row: bool = True
 ) -> ClaimResult:
-    """Deletes the row and inserts our claim, in one transaction, when `decide_claim` allows it."""
+    """Deletes the row and inserts our claim, in one transaction, when `decide_claim` allows it.
+
+    `has_row` is what a look without a lock said. Where it saw no row, anybody may claim, and one
+    statement does it; a row that came in between keeps it from inserting, and is looked at.
+    """
+    if not has_row and insert_claim(manifest_id, repository_id, claim):
+        return ClaimResult(ClaimDecision.CLAIM, None)
 
     def reset_then_insert() -> ClaimResult:
         row = load_row(manifest_id, lock=True)
@@ -75,41 +88,94 @@ def reset_and_claim(
     return write_once(manifest_id, reset_then_insert, ClaimResult(ClaimDecision.GONE, None))
 
 
+def insert_claim(manifest_id: int, repository_id: int, claim: Claim) -> bool:
+    """Claims a manifest that has no row; False when it has one, or is gone."""
+    metadata = json.dumps(claim_metadata(claim, None))
+    try:
+        return statement(
+            lambda: insert_where_none(
+                manifest_id,
+                repository_id,
+                IndexStatus.IN_PROGRESS,
+                indexer_hash="in_progress",
+                metadata=metadata,
+            )
+        )
+    except IntegrityError:
+        return False
+
+
 def record_success(
     manifest_id: int,
     repository_id: int,
     claim: Claim,
     indexer_state: str,
-    also: Callable[[], object] = lambda: None,
+    announce: Callable[[], Callable[[], object] | None] = lambda: None,
 ) -> FinishDecision:
-    """Writes COMPLETED over our claim and over anything older than the evidence, and looks again.
+    """Writes COMPLETED as `write_success` does, and looks again as `record_over_stale` wants it."""
+    decision = write_success(manifest_id, repository_id, claim, indexer_state, announce)
+    row = load_row(manifest_id) if decision is FinishDecision.WRITE else None
+    if row is None:
+        return decision
+    return record_over_stale(row.status, manifest_id, repository_id, claim, indexer_state)
 
-    `also` writes what belongs to a first index, in the same transaction: a process that dies leaves
-    both or neither. Quay's worker writes its -2 without a look at what is there, so the row is read
-    once more after the commit and written again if a stale word came in between; later ones are the
-    sweep's.
+
+def write_success(
+    manifest_id: int,
+    repository_id: int,
+    claim: Claim,
+    indexer_state: str,
+    announce: Callable[[], Callable[[], object] | None] = lambda: None,
+) -> FinishDecision:
+    """Writes COMPLETED over our claim and over anything older than the evidence.
+
+    Where nobody wishes to be notified, one statement makes the claim as it was inserted COMPLETED.
+    Else `announce` is asked what belongs to a first index, and what it returns is run in the same
+    transaction: a process that dies leaves both or neither.
     """
+    own = json.dumps(claim_metadata(claim, None))
+    patience = RECORD_PATIENCE_SECONDS
+    if statement(
+        lambda: complete_unless_wished(manifest_id, own, indexer_hash=indexer_state),
+        patience=patience,
+    ):
+        return FinishDecision.WRITE
+    also = announce()
 
     def write() -> FinishDecision:
-        row = load_row(manifest_id, lock=True)
-        decision = decide_finish(row, claim, utcnow(), success=True)
-        if decision is FinishDecision.WRITE:
-            delete_row(row)
-            insert_completed_row(manifest_id, repository_id, indexer_state)
-        return decision
-
-    def write_first() -> FinishDecision:
-        decision = write()
-        if decision is FinishDecision.WRITE:
+        decision = write_completed(manifest_id, repository_id, claim, indexer_state)
+        if also is not None and decision is FinishDecision.WRITE:
             also()
         return decision
 
-    decision = write_once(
-        manifest_id, write_first, FinishDecision.GONE, patience=RECORD_PATIENCE_SECONDS
+    return write_once(manifest_id, write, FinishDecision.GONE, patience=patience)
+
+
+def record_over_stale(
+    status: int | None, manifest_id: int, repository_id: int, claim: Claim, indexer_state: str
+) -> FinishDecision:
+    """Writes COMPLETED again where `status`, read after it was written, is a stale word.
+
+    Quay's worker writes its -2 without a look at what is there. Later ones are the sweep's.
+    """
+    if status not in OLDER_THAN_THE_EVIDENCE:
+        return FinishDecision.WRITE
+    return write_once(
+        manifest_id,
+        lambda: write_completed(manifest_id, repository_id, claim, indexer_state),
+        FinishDecision.GONE,
     )
-    row = load_row(manifest_id) if decision is FinishDecision.WRITE else None
-    if row is not None and row.status in OLDER_THAN_THE_EVIDENCE:
-        decision = write_once(manifest_id, write, FinishDecision.GONE)
+
+
+def write_completed(
+    manifest_id: int, repository_id: int, claim: Claim, indexer_state: str
+) -> FinishDecision:
+    row = load_row(manifest_id, lock=True)
+    decision = decide_finish(row, claim, utcnow(), success=True)
+    if decision is FinishDecision.WRITE:
+        delete_row(row)
+        status = IndexStatus.COMPLETED
+        insert_row(manifest_id, repository_id, status, indexer_hash=indexer_state)
     return decision
 
 
@@ -220,11 +286,6 @@ def claim_metadata(claim: Claim, previous: StatusRow | None) -> dict[str, Any]:
         metadata["retry_count"] = previous.retry_count
         metadata["last_failed_hash"] = previous.last_failed_hash
     return metadata
-
-
-def insert_completed_row(manifest_id: int, repository_id: int, indexer_state: str) -> None:
-    status = IndexStatus.COMPLETED
-    insert_row(manifest_id, repository_id, status, indexer_hash=indexer_state)
 
 
 def write_once(manifest_id: int, work: Callable[[], T], gone: T, *, patience: float = 0.0) -> T:

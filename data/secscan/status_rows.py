@@ -10,11 +10,12 @@ import json
 from datetime import datetime
 from typing import Any
 
-from peewee import ModelSelect
+from peewee import JOIN, ModelSelect, fn
 
 from data.database import lock_rows
 from data.errors import UnknownStatus
-from data.models import ManifestSecurityStatus, utcnow
+from data.models import Manifest, ManifestSecurityStatus, utcnow
+from data.secscan.notifications import select_wishes
 from data.secscan.status import (
     INDEXER_VERSION,
     IndexStatus,
@@ -110,18 +111,84 @@ def insert_row(
     )
 
 
-INSERT_ROW = Statement(
+def insert_of(
+    manifest_id: Any,
+    repository_id: Any,
+    status: Any,
+    error: Any,
+    now: Any,
+    indexer_hash: Any,
+    metadata: Any,
+) -> Any:
+    return ManifestSecurityStatus.insert(
+        manifest_id=manifest_id,
+        repository_id=repository_id,
+        index_status=status,
+        error_json=error,
+        last_indexed=now,
+        indexer_hash=indexer_hash,
+        indexer_version=INDEXER_VERSION,
+        metadata_json=metadata,
+    )
+
+
+INSERT_ROW = Statement(insert_of)
+
+
+def insert_where_none(
+    manifest_id: int, repository_id: int, status: IndexStatus, *, indexer_hash: str, metadata: str
+) -> bool:
+    """One statement: inserts the row unless there is one; True if it did."""
+    values = (manifest_id, repository_id, status.value, '""', utcnow(), indexer_hash, metadata)
+    return bool(INSERT_WHERE_NONE.run(*values).rowcount == 1)
+
+
+INSERT_WHERE_NONE = Statement(
     lambda manifest_id, repository_id, status, error, now, indexer_hash, metadata: (
-        ManifestSecurityStatus.insert(
-            manifest_id=manifest_id,
-            repository_id=repository_id,
-            index_status=status,
-            error_json=error,
-            last_indexed=now,
-            indexer_hash=indexer_hash,
-            indexer_version=INDEXER_VERSION,
-            metadata_json=metadata,
+        insert_of(manifest_id, repository_id, status, error, now, indexer_hash, metadata)
+    ).on_conflict_ignore()
+)
+
+
+def complete_unless_wished(manifest_id: int, metadata: str, *, indexer_hash: str) -> bool:
+    """One statement: makes an IN_PROGRESS row with just this metadata COMPLETED; True if it did.
+
+    Not when somebody wishes to be notified of its repository.
+    """
+    values = (utcnow(), indexer_hash[:128], manifest_id, metadata)
+    return bool(COMPLETE_UNLESS_WISHED.run(*values).rowcount == 1)
+
+
+COMPLETE_UNLESS_WISHED = Statement(
+    lambda now, indexer_hash, manifest_id, metadata: ManifestSecurityStatus.update(
+        index_status=IndexStatus.COMPLETED.value,
+        indexer_hash=indexer_hash,
+        last_indexed=now,
+        error_json='""',
+        metadata_json="{}",
+    ).where(
+        (ManifestSecurityStatus.manifest_id == manifest_id)
+        & (ManifestSecurityStatus.index_status == IndexStatus.IN_PROGRESS.value)
+        & (ManifestSecurityStatus.metadata_json == metadata)
+        & ~fn.EXISTS(select_wishes(ManifestSecurityStatus.repository_id))
+    )
+)
+
+
+def find_statuses_of_digest(digest: str) -> dict[int, int | None]:
+    """Every manifest with this digest, by id, with its `index_status` (None: no row)."""
+    return {int(manifest_id): status for manifest_id, status in STATUSES_OF_DIGEST.rows(digest)}
+
+
+STATUSES_OF_DIGEST = Statement(
+    lambda digest: (
+        Manifest.select(Manifest.id, ManifestSecurityStatus.index_status)
+        .join(
+            ManifestSecurityStatus,
+            JOIN.LEFT_OUTER,
+            on=(ManifestSecurityStatus.manifest_id == Manifest.id),
         )
+        .where(Manifest.digest == digest)
     )
 )
 

@@ -6,16 +6,20 @@ here; what an answer means is not (`data.secscan.clair`, `data.secscan.refusals`
 
 from __future__ import annotations
 
+import json
 import os
 from collections.abc import Mapping
-from typing import Any
-from urllib.parse import urljoin, urlsplit
+from typing import Any, cast
+from urllib.parse import urlsplit
 
 import requests
 import urllib3
+from requests.utils import DEFAULT_ACCEPT_ENCODING
+from urllib3.response import BaseHTTPResponse
+from urllib3.util import Timeout
 
 from data.errors import ScannerUnavailable, SettingsError
-from data.secscan.connections import KeptConnections, causes, closed_while_kept
+from data.secscan.connections import Route, causes, closed_while_kept, open_route
 from data.secscan.psk import PskSignature
 from data.secscan.refusals import Answer, readable
 
@@ -23,6 +27,12 @@ CONNECT_TIMEOUT = 10.0
 """Seconds to reach Clair."""
 
 SETTING = "SECURITY_SCANNER_V4_ENDPOINT"
+
+HEADERS = {
+    "Accept": "application/json",
+    "Accept-Encoding": DEFAULT_ACCEPT_ENCODING,
+    "User-Agent": "quay-rescan",
+}
 
 
 class ClairTransport:
@@ -37,7 +47,7 @@ class ClairTransport:
         self._endpoint = endpoint
         self._signature = PskSignature(psk)
         self._answer_limit = answer_limit
-        self._pid, self._session = os.getpid(), _new_session()
+        self._pid, self._route = os.getpid(), cast(Route | None, None)
 
     def ask(
         self,
@@ -67,7 +77,9 @@ class ClairTransport:
 
     def close(self) -> None:
         """Close the kept connections; a later request opens new ones."""
-        self._session.close()
+        if self._route is not None:
+            self._route.pool.close()
+        self._route = None
 
     def _send(
         self,
@@ -77,23 +89,28 @@ class ClairTransport:
         body: Mapping[str, Any] | None,
         timeout: float,
     ) -> Answer:
-        with self._own_session().request(
+        headers = {**HEADERS, **self._signature.headers()}
+        if body is not None:
+            headers["Content-Type"] = "application/json"
+        response = self._own_route().send(
             method,
-            # As Quay does: a path in the endpoint plays no part.
-            urljoin(self._endpoint, path),
-            json=body,
-            headers={"Accept": "application/json"},
-            auth=self._signature,
-            timeout=(min(CONNECT_TIMEOUT, timeout), timeout),
-            allow_redirects=False,
-            stream=True,
-        ) as response:
+            path,
+            headers=headers,
+            body=None if body is None else json.dumps(body, allow_nan=False).encode(),
+            timeout=Timeout(connect=min(CONNECT_TIMEOUT, timeout), read=timeout),
+        )
+        try:
             content = self._read(purpose, response)
-            return Answer(status=response.status_code, headers=response.headers, body=content)
+        except BaseException:
+            response.close()  # not to be used again: the rest of the answer is still to come
+            raise
+        finally:
+            response.release_conn()
+        return Answer(status=response.status, headers=response.headers, body=content)
 
-    def _read(self, purpose: str, response: requests.Response) -> bytes:
+    def _read(self, purpose: str, response: BaseHTTPResponse) -> bytes:
         content = bytearray()
-        for part in response.iter_content(64 * 1024):
+        for part in response.stream(64 * 1024, decode_content=True):
             content += part
             if len(content) > self._answer_limit:
                 raise ScannerUnavailable(
@@ -102,23 +119,15 @@ class ClairTransport:
                 )
         return bytes(content)
 
-    def _own_session(self) -> requests.Session:
-        if os.getpid() != self._pid:
+    def _own_route(self) -> Route:
+        if self._route is None or os.getpid() != self._pid:
             # After a fork the kept connections are the parent's.
-            self._pid, self._session = os.getpid(), _new_session()
-        return self._session
-
-
-def _new_session() -> requests.Session:
-    session = requests.Session()
-    session.headers["User-Agent"] = "quay-rescan"
-    for scheme in ("http://", "https://"):
-        session.mount(scheme, KeptConnections())
-    return session
+            self._pid, self._route = os.getpid(), open_route(self._endpoint)
+        return self._route
 
 
 def _reason(error: BaseException) -> str:
-    """The innermost cause in a few words; requests' own repeat the address and the pool."""
+    """The innermost cause in a few words; urllib3's own repeat the address and the pool."""
     innermost = list(causes(error))[-1]
     words = innermost.strerror if isinstance(innermost, OSError) else str(innermost)
     return readable(words or str(innermost) or type(innermost).__name__)

@@ -6,7 +6,8 @@
 -- ARGV[1] lease  ARGV[2] digest  ARGV[3] lease's life, ms  ARGV[4] slots in all
 -- ARGV[5] "1": backfill  ARGV[6] requests a day, 0 for no limit
 --
--- Nothing is counted here: not everybody who enters sends a request (charge_scanner.lua).
+-- A request is counted here, and taken back by leave_scanner.lua of whoever sent none: meanwhile the
+-- digest is held, so nobody meets the count that is one too high. Who dies in between leaves it so.
 --
 -- Returns 0 entered, 1 circuit open, 2 digest busy, 3 no slot, 4 budget spent.
 -- The server's clock alone decides, so clocks that differ between machines do no harm.
@@ -29,10 +30,15 @@ local limit, backfill = tonumber(ARGV[4]), ARGV[5] == "1"
 if redis.call("ZCARD", KEYS[1]) >= limit then return 3 end
 if backfill and redis.call("ZCARD", KEYS[2]) >= math.max(1, math.floor(limit / 2)) then return 3 end
 
-local budget = tonumber(ARGV[6])
-if budget > 0 and (tonumber(redis.call("GET", KEYS[5])) or 0) >= budget then return 4 end
+local budget, used = tonumber(ARGV[6]), tonumber(redis.call("GET", KEYS[5])) or 0
+if budget > 0 and used >= budget then return 4 end
 
 redis.call("ZADD", KEYS[1], expiry, ARGV[1])
 if backfill then redis.call("ZADD", KEYS[2], expiry, ARGV[1]) end
 redis.call("ZADD", KEYS[3], expiry, ARGV[2])
+if redis.call("TTL", KEYS[5]) > 0 then
+  redis.call("SET", KEYS[5], used + 1, "KEEPTTL")
+else
+  redis.call("SET", KEYS[5], used + 1, "EX", 86400)
+end
 return 0

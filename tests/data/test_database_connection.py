@@ -12,6 +12,7 @@ from typing import Any
 from urllib.parse import parse_qs, urlsplit
 
 import pytest
+from playhouse.pool import _PooledMySQLDatabase, _PooledPostgresqlDatabase
 
 from data.database import (
     connection,
@@ -97,6 +98,33 @@ def test_transaction_goes_on_after_the_connection_was_lost(database: str) -> Non
     cut_connection()
     transaction(lambda: Visibility.create(name="public"), patience=20)
     assert names() == ["public"]
+
+
+def test_transaction_on_a_connection_that_the_pool_has_lost_begins_on_another(
+    database: str,
+) -> None:
+    """The pool takes a connection that was in use a moment ago at its word."""
+    with connection():
+        names()
+        cut_connection()
+    with connection():
+        transaction(lambda: Visibility.create(name="public"))
+        assert names() == ["public"]
+
+
+def test_pool_asks_for_a_sign_of_life_after_a_pause_only(
+    database: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[object] = []
+    for pool in (_PooledPostgresqlDatabase, _PooledMySQLDatabase):
+        monkeypatch.setattr(pool, "_is_closed", lambda _, conn: asked.append(conn))
+    for pause, expected in ((60.0, 0), (0.0, 2)):
+        monkeypatch.setattr("data.database.RECENT_SECONDS", pause)
+        with connection():
+            names()
+        with connection():
+            names()
+        assert len(asked) == (0 if is_sqlite() else expected)  # SQLite has no pool
 
 
 def test_lone_write_on_a_lost_connection_is_told_and_the_next_one_works(database: str) -> None:

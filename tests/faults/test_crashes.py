@@ -141,7 +141,7 @@ def begin(running: Site, engine: str, point: str) -> Crash:
     if point in {WHILE_CLAIR_WORKS, "job-ended"}:
         held = Held()
         running.quay.scanner.faults.add(held, digest=image.digest, times=1)
-    if not by_blobs and engine != "sweep":
+    if not by_blobs and engine != "sweep" and point != FaultPoint.JOB_POPPED.value:
         running.enqueue(pulled.manifest_id, queue=queue)
     worker = running.start(
         "workers" if by_blobs or engine == "sweep" else "workers.rescanworker",
@@ -165,6 +165,8 @@ def begin(running: Site, engine: str, point: str) -> Crash:
 
 def interfere(crash: Crash) -> None:
     """What happens while Clair works: an enqueue comes in, or somebody kills the worker."""
+    if crash.point == FaultPoint.JOB_POPPED.value:
+        enqueue_for_an_idle_worker(crash)
     if crash.held is None:
         return
     assert crash.held.wait_for_call(30)
@@ -175,6 +177,26 @@ def interfere(crash: Crash) -> None:
         os.kill(pid, signal.SIGKILL)
         crash.killed_at = time.time()
     crash.held.release()
+
+
+def enqueue_for_an_idle_worker(crash: Crash) -> None:
+    """A job is popped before its run is started only by a worker that waits for one.
+
+    Once a second such a worker looks for a moment without waiting: a job that comes just then is
+    served, and asked for again.
+    """
+    redis, job = crash.site.redis, f"rq:job:rescan-{crash.manifest_id}"
+
+    def is_idle() -> bool:
+        names = redis.smembers(f"rq:workers:{crash.queue}")
+        return any(redis.hget(name, "state") == b"idle" for name in names)
+
+    while not crash.died:
+        wait_until(is_idle, 30, "the worker waits for jobs")
+        assert crash.site.enqueue(crash.manifest_id, queue=crash.queue) is Enqueued.QUEUED
+        wait_until(
+            lambda: crash.died or redis.hget(job, "status") == b"finished", 30, "the job is taken"
+        )
 
 
 @pytest.mark.parametrize(("engine", "point"), [case for case in CASES if case != SWEEP])

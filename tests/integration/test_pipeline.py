@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 
 from data.models import ExternalNotificationEvent, RepositoryNotification
+from data.secscan import indexer, status_rows
 from data.secscan.status import IndexStatus, Reason
 from data.settings import build_settings
 from tests.integration.pipeline import Pipeline
@@ -135,3 +136,21 @@ def test_scan_is_done_though_nobody_can_be_notified(quay: Pipeline) -> None:
     quay.run()
     assert quay.status(pulled.manifest_id) is IndexStatus.COMPLETED
     assert quay.items() == []
+
+
+def test_stale_word_of_quays_that_comes_just_after_the_result_is_overwritten(
+    quay: Pipeline, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Quay's worker writes its -2 without a look at what is there."""
+    image = debian_image("library/app")
+    quay.publish(image)
+    manifest_id = quay.pull("proxy", image).manifest_id
+    look = status_rows.find_statuses_of_digest
+
+    def look_after_quay_wrote(digest: str) -> dict[int, int | None]:
+        quay.security_worker_looks_too_early(manifest_id)
+        return look(digest)
+
+    monkeypatch.setattr(indexer, "find_statuses_of_digest", look_after_quay_wrote)
+    quay.run()
+    assert quay.status(manifest_id) is IndexStatus.COMPLETED

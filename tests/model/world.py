@@ -158,7 +158,7 @@ class World:
             links=Links(),
             gate=Gate(self, actor),
             decide_policy=immediate,
-            on_first_index=lambda _: lambda: None,
+            on_first_index=lambda _: None,
             max_layer_size=None,
             max_failures=5,
         )

@@ -432,6 +432,29 @@ def test_forked_process_opens_connections_of_its_own(monkeypatch: pytest.MonkeyP
     assert before == kept != forked == kept_too
 
 
+def test_proxy_of_the_environment_is_used(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("no_proxy", "NO_PROXY"):
+        monkeypatch.delenv(name, raising=False)
+    canned = Canned(body=b'{"state": "by proxy"}')
+    with AnsweringServer({f"http://clair.test:6060{STATE}": canned}) as proxy:
+        monkeypatch.setenv("http_proxy", proxy.url)
+        clair = ClairClient("http://someone:SECRET@clair.test:6060/path", psk=None)
+        assert [clair.index_state(), clair.index_state()] == ["by proxy"] * 2
+    first, second = proxy.seen
+    assert first.port == second.port
+    assert "Authorization" not in first.headers
+
+
+def test_closed_client_opens_connections_anew() -> None:
+    with AnsweringServer({STATE: Canned(body=b'{"state": "s"}')}) as server:
+        clair = ClairClient(server.url, psk=None)
+        clair.index_state()
+        clair.close()
+        clair.index_state()
+    first, second = server.seen
+    assert first.port != second.port
+
+
 @pytest.mark.parametrize(
     "endpoint", ["", "clair:6060", "ftp://clair", "http://", "http://clair:port", "http://[::1"]
 )

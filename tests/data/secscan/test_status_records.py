@@ -12,12 +12,14 @@ import pytest
 from data.database import connection
 from data.errors import UnknownStatus
 from data.models import (
+    ExternalNotificationEvent,
     Manifest,
     ManifestSecurityStatus,
     MediaType,
     QueueItem,
     Repository,
     RepositoryKind,
+    RepositoryNotification,
     User,
     Visibility,
     database_proxy,
@@ -31,8 +33,10 @@ from data.secscan.status import (
     FinishDecision,
     IndexStatus,
     Reason,
+    read_metadata,
 )
 from data.secscan.status_records import (
+    ClaimResult,
     delete_unless_claimed,
     record_failure,
     record_layer_too_large,
@@ -41,6 +45,7 @@ from data.secscan.status_records import (
     refresh_completed,
     release_claim,
     reset_and_claim,
+    write_success,
 )
 from data.secscan.status_rows import load_row
 
@@ -291,17 +296,95 @@ def test_claim_costs_three_statements_in_one_transaction(
     assert not database_proxy.in_transaction()
 
 
+def test_claim_where_no_row_was_seen_costs_one_statement(
+    manifest: Manifest, count_statements: Callable[[], list[str]]
+) -> None:
+    before = len(count_statements())
+    result = claim_unseen(manifest)
+    assert (result.decision, result.reset) == (ClaimDecision.CLAIM, False)
+    assert len(count_statements()) - before == 1
+    assert ManifestSecurityStatus.get().indexer_hash == "in_progress"
+    assert finish(manifest, OURS) is FinishDecision.WRITE
+
+
+@pytest.mark.parametrize(
+    ("status", "decision"),
+    [
+        (IndexStatus.MANIFEST_UNSUPPORTED, ClaimDecision.CLAIM),
+        (IndexStatus.COMPLETED, ClaimDecision.DONE),
+        (IndexStatus.IN_PROGRESS, ClaimDecision.WAIT),
+    ],
+)
+def test_row_that_came_after_the_look_is_decided_as_any_other(
+    manifest: Manifest, status: IndexStatus, decision: ClaimDecision
+) -> None:
+    store(manifest, status)
+    assert claim_unseen(manifest).decision is decision
+    assert ManifestSecurityStatus.select().count() == 1
+
+
+def test_manifest_deleted_after_the_look_is_gone(manifest: Manifest) -> None:
+    Manifest.delete().execute()  # type: ignore[misc]
+    assert claim_unseen(manifest).decision is ClaimDecision.GONE
+
+
+def claim_unseen(manifest: Manifest) -> ClaimResult:
+    return reset_and_claim(manifest.id, manifest.repository_id, Reason.EVENT, OURS, has_row=False)
+
+
+def test_success_over_our_claim_costs_one_statement(
+    manifest: Manifest, count_statements: Callable[[], list[str]]
+) -> None:
+    claim(manifest)
+    before = len(count_statements())
+    decision = write_success(manifest.id, manifest.repository_id, OURS, "state" * 100)
+    assert decision is FinishDecision.WRITE
+    assert len(count_statements()) - before == 1
+    row = ManifestSecurityStatus.get()
+    assert (row.index_status, row.indexer_hash) == (IndexStatus.COMPLETED, ("state" * 100)[:128])
+    assert (row.error_json, row.metadata_json) == ('""', "{}")
+
+
+def test_success_over_a_claim_that_kept_a_retry_count_is_written_too(manifest: Manifest) -> None:
+    claim(manifest)
+    record_failure(
+        manifest.id, manifest.repository_id, OURS, error="no", indexer_hash="api_failure"
+    )
+    claim(manifest)
+    assert read_metadata(ManifestSecurityStatus.get().metadata_json)["retry_count"] == 1
+    assert finish(manifest, OURS) is FinishDecision.WRITE
+    assert ManifestSecurityStatus.get().metadata_json == "{}"
+
+
+def wish(manifest: Manifest) -> None:
+    """Somebody wishes to be notified of the manifest's repository."""
+    event = ExternalNotificationEvent.create(name="vulnerability_found")
+    RepositoryNotification.create(repository_id=manifest.repository_id, event_id=event.id)
+
+
+def test_nothing_is_announced_where_nobody_wishes_it(manifest: Manifest) -> None:
+    claim(manifest)
+    asked: list[str] = []
+    decision = write_success(
+        manifest.id, manifest.repository_id, OURS, "state", lambda: asked.append("one")
+    )
+    assert (decision, asked) == (FinishDecision.WRITE, [])
+
+
 def test_what_belongs_to_a_first_index_is_written_with_it_or_not_at_all(
     manifest: Manifest,
 ) -> None:
     claim(manifest)
+    wish(manifest)
 
     def write_and_die() -> None:
         QueueItem.create(queue_name="notification/proxy/app/", body="{}")
         raise LookupError("the process dies")
 
     with pytest.raises(LookupError):
-        record_success(manifest.id, manifest.repository_id, OURS, "state", also=write_and_die)
+        record_success(
+            manifest.id, manifest.repository_id, OURS, "state", announce=lambda: write_and_die
+        )
     assert status_of(manifest) is IndexStatus.IN_PROGRESS
     assert QueueItem.select().count() == 0
 
@@ -311,6 +394,7 @@ def test_what_belongs_to_a_first_index_is_written_once(
 ) -> None:
     """Not again when Quay's stale -2 came in between, and not for a row that somebody completed."""
     claim(manifest)
+    wish(manifest)
     written: list[str] = []
     look = status_rows.load_row
     stale: list[IndexStatus] = [IndexStatus.MANIFEST_UNSUPPORTED]
@@ -323,7 +407,11 @@ def test_what_belongs_to_a_first_index_is_written_once(
     monkeypatch.setattr(status_records, "load_row", look_after_quay_wrote)
     for _ in range(2):
         record_success(
-            manifest.id, manifest.repository_id, OURS, "state", also=lambda: written.append("one")
+            manifest.id,
+            manifest.repository_id,
+            OURS,
+            "state",
+            announce=lambda: lambda: written.append("one"),
         )
     assert not stale
     assert status_of(manifest) is IndexStatus.COMPLETED
