@@ -153,8 +153,9 @@ def measure_large(
 def print_table(figures: dict[str, Figures], console: Console) -> None:
     table = Table(title=f"On {os.cpu_count()} cores, medians")
     for column in ("what", "figure", "measured", "goal"):
-        justify = "right" if column == "measured" else "left"
-        table.add_column(column, justify=justify, overflow="fold")
+        table.add_column(
+            column, justify="right" if column == "measured" else "left", overflow="fold"
+        )
     for part, values in figures.items():
         for name, value in values.items():
             shown = "not measured" if value is None else f"{value:,}"
