@@ -43,13 +43,15 @@ log = structlog.get_logger()
 
 @dataclass(slots=True, kw_only=True)
 class SecurityCycle:
-    """One cycle after another. `older` is how far the walk over older manifests has come."""
+    """One cycle after another; each walk goes on where the cycle before left it."""
 
     indexer: Indexer
     settings: Settings
     job: str
     reporter: Reporter
-    older: int = 0
+    without_row: int = 0
+    failed: candidates.Place | None = None
+    outdated: candidates.Place | None = None
 
     def run(self, process: Process) -> int:
         """Indexes the candidates of one cycle, and returns how many were looked at.
@@ -70,13 +72,20 @@ class SecurityCycle:
         threshold = timedelta(seconds=scanner.reindex_threshold)
         window = scanner.batch_size or candidates.WINDOW
         last = last_manifest_id()
-        yield from candidates.find_without_row(max(0, last - window), window)
+        yield from candidates.find_newest_without_row(max(0, last - window), window)
         yield from candidates.find_pending()
         yield from candidates.find_abandoned_claims()
-        yield from candidates.find_failed(threshold, scanner.maximum_scan_retries)
-        yield from candidates.find_outdated(self.indexer.scanner.index_state(), threshold)
-        yield from candidates.find_without_row(self.older, window)
-        self.older = self.older + window if self.older < last else 0
+        found, self.failed = candidates.walk_failed(
+            threshold, scanner.maximum_scan_retries, self.failed
+        )
+        yield from found
+        found, self.outdated = candidates.walk_outdated(
+            self.indexer.scanner.index_state(), threshold, self.outdated
+        )
+        yield from found
+        found, reached = candidates.walk_without_row(self.without_row, window)
+        self.without_row = reached if reached < last else 0
+        yield from found
 
     def index(self, manifest_id: int) -> None:
         """One bad manifest never ends the cycle; a scanner that is away does."""

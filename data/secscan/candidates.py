@@ -1,11 +1,13 @@
 """Which manifests the periodic cycle looks at: Quay's choice, in all repositories.
 
 Each kind is one statement by an index, and bounded: a cycle that has more to do than it can goes on
-with the next.
+with the next. What can grow with manifests that nothing can be done for is walked, a batch a cycle:
+a hundred of these must not keep the cycle from all others.
 """
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any
 
@@ -22,9 +24,27 @@ BATCH = 100
 WINDOW = 20_000
 
 
-def find_without_row(after: int, window: int) -> list[int]:
+@dataclass(frozen=True, slots=True)
+class Place:
+    """The last row of a batch, in the order of the walk: the next batch begins behind it."""
+
+    last_indexed: datetime
+    row_id: int
+
+
+def find_newest_without_row(after: int, window: int) -> list[int]:
     """Manifests without a status row among the `window` ids after `after`, newest first."""
-    query = (
+    return read_ids(select_without_row(after, window).order_by(Manifest.id.desc()))
+
+
+def walk_without_row(after: int, window: int) -> tuple[list[int], int]:
+    """The same from the lowest id on, and the id that the walk has come to."""
+    found = read_ids(select_without_row(after, window).order_by(Manifest.id))
+    return found, found[-1] if len(found) == BATCH else after + window
+
+
+def select_without_row(after: int, window: int) -> ModelSelect[Any]:
+    return (
         Manifest.select(Manifest.id)
         .join(
             ManifestSecurityStatus,
@@ -37,10 +57,8 @@ def find_without_row(after: int, window: int) -> list[int]:
             & ManifestSecurityStatus.id.is_null()
             & (Manifest.manifest_bytes != "")
         )
-        .order_by(Manifest.id.desc())
         .limit(BATCH)
     )
-    return read_ids(query)
 
 
 def find_pending() -> list[int]:
@@ -53,17 +71,33 @@ def find_abandoned_claims() -> list[int]:
     return read_ids(select_rows(IndexStatus.IN_PROGRESS, older_than=CLAIM_LIFETIME))
 
 
-def find_failed(threshold: timedelta, maximum_retries: int) -> list[int]:
+def walk_failed(
+    threshold: timedelta, maximum_retries: int, place: Place | None
+) -> tuple[list[int], Place | None]:
     """FAILED rows older than the threshold, with a retry left by the count in their metadata."""
-    query = select_rows(IndexStatus.FAILED, older_than=threshold)
-    rows = fetch_rows(query.select_extend(ManifestSecurityStatus.metadata_json))
-    return [int(row[0]) for row in rows if retry_count(row[1]) < maximum_retries]
+    rows, place = walk(select_rows(IndexStatus.FAILED, older_than=threshold), place)
+    return [int(row[0]) for row in rows if retry_count(row[3]) < maximum_retries], place
 
 
-def find_outdated(indexer_state: str, threshold: timedelta) -> list[int]:
+def walk_outdated(
+    indexer_state: str, threshold: timedelta, place: Place | None
+) -> tuple[list[int], Place | None]:
     """COMPLETED rows that Clair filled in another state than its present one."""
     query = select_rows(IndexStatus.COMPLETED, older_than=threshold)
-    return read_ids(query.where(ManifestSecurityStatus.indexer_hash != indexer_state))
+    rows, place = walk(query.where(ManifestSecurityStatus.indexer_hash != indexer_state), place)
+    return [int(row[0]) for row in rows], place
+
+
+def walk(query: ModelSelect[Any], place: Place | None) -> tuple[list[Any], Place | None]:
+    """The batch behind `place`, and the place to go on from: None, from the beginning again."""
+    row = ManifestSecurityStatus
+    if place is not None:
+        query = query.where(
+            (row.last_indexed > place.last_indexed)
+            | ((row.last_indexed == place.last_indexed) & (row.id > place.row_id))
+        )
+    rows = fetch_rows(query.select_extend(row.last_indexed, row.id, row.metadata_json))
+    return rows, Place(rows[-1][1], rows[-1][2]) if len(rows) == BATCH else None
 
 
 def select_rows(status: IndexStatus, older_than: timedelta | None = None) -> ModelSelect[Any]:
@@ -74,7 +108,8 @@ def select_rows(status: IndexStatus, older_than: timedelta | None = None) -> Mod
     if older_than is not None:
         before: datetime = utcnow() - older_than
         query = query.where(ManifestSecurityStatus.last_indexed < before)
-    return query.order_by(ManifestSecurityStatus.last_indexed).limit(BATCH)
+    order = (ManifestSecurityStatus.last_indexed, ManifestSecurityStatus.id)
+    return query.order_by(*order).limit(BATCH)
 
 
 def read_ids(query: ModelSelect[Any]) -> list[int]:

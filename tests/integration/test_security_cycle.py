@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import json
-from datetime import timedelta
+from datetime import datetime, timedelta
 
 import pytest
 
 from data.models import QueueItem, User, utcnow
+from data.secscan import candidates
 from data.secscan.status import CLAIM_LIFETIME, IndexStatus
 from data.settings import ScannerSettings, WorkerType
 from tests.integration.pipeline import Pipeline
@@ -18,11 +19,14 @@ from workers.securityworker import build_cycle
 IMAGE = debian_image("library/app")
 
 
-def cycle(quay: Pipeline) -> int:
-    process = Process(
+def process_of(quay: Pipeline) -> Process:
+    return Process(
         worker=WorkerType.SECURITY, settings=quay.settings, config=None, burst=True, stop=Stop()
     )
-    return build_cycle(quay.settings, Stop()).run(process)
+
+
+def cycle(quay: Pipeline) -> int:
+    return build_cycle(quay.settings, Stop()).run(process_of(quay))
 
 
 @pytest.fixture
@@ -40,7 +44,7 @@ def store(quay: Pipeline, manifest_id: int, status: IndexStatus, **columns: obje
     quay.store_status(manifest_id, repository_id, status, **columns)
 
 
-def long_ago(quay: Pipeline) -> object:
+def long_ago(quay: Pipeline) -> datetime:
     return utcnow() - timedelta(seconds=quay.settings.scanner.reindex_threshold + 1)
 
 
@@ -65,6 +69,51 @@ def test_cycle_looks_at_so_many_manifests_as_it_is_told(quay: Pipeline) -> None:
     looks = [list(security_cycle.candidates()) for _ in range(3)]
     oldest, second, third, newest = manifest_ids
     assert looks == [[newest, oldest], [newest, second], [newest, third]]
+
+
+def test_incomplete_images_keep_no_other_from_its_turn(
+    quay: Pipeline, placed: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """They get no row, so they are found again in every cycle."""
+    monkeypatch.setattr(candidates, "BATCH", 2)
+    for name in ("one", "two", "three", "four"):
+        image = debian_image(f"library/{name}")
+        quay.publish(image)
+        quay.pull("proxy", image)
+    image = debian_image("library/whole")
+    quay.publish(image)
+    complete = quay.pull("proxy", image).manifest_id
+    for digest in image.blobs:
+        quay.fetch_blob_in_request("proxy", image, digest)
+    for name in ("five", "six"):
+        image = debian_image(f"library/{name}")
+        quay.publish(image)
+        quay.pull("proxy", image)
+    security_cycle = build_cycle(quay.settings, Stop())
+    for _ in range(4):
+        security_cycle.run(process_of(quay))
+    assert [quay.status(each) for each in (placed, complete)] == [IndexStatus.COMPLETED] * 2
+
+
+def test_failures_without_a_retry_left_keep_no_other_from_its_turn(
+    quay: Pipeline, placed: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(candidates, "BATCH", 2)
+    for days, name in enumerate(("one", "two", "three")):
+        image = debian_image(f"library/{name}")
+        quay.publish(image)
+        store(
+            quay,
+            quay.pull("proxy", image).manifest_id,
+            IndexStatus.FAILED,
+            last_indexed=long_ago(quay) - timedelta(days=1 + days),
+            metadata_json=json.dumps({"retry_count": 5}),
+        )
+    store(quay, placed, IndexStatus.FAILED, last_indexed=long_ago(quay))
+    security_cycle = build_cycle(quay.settings, Stop())
+    for _ in range(2):
+        security_cycle.run(process_of(quay))
+    assert quay.status(placed) is IndexStatus.COMPLETED
 
 
 def test_pending_row_is_indexed(quay: Pipeline, placed: int) -> None:
