@@ -118,7 +118,7 @@ def parts_of(site: Site, growth: Growth, *, quick: bool) -> dict[str, Callable[[
     rounds = QUICK_ROUNDS if quick else ROUNDS
     parts: dict[str, Callable[[], Figures]] = {
         "last_blob_to_index": lambda: last_blob_to_index.measure(
-            site, growth, rounds=50 if quick else 200, cycle=not quick
+            site, growth, rounds=30 if quick else 200, cycle=not quick
         ),
         "start": lambda: start.measure(site, growth, rounds=rounds),
         "completion": lambda: completion.measure(site, growth, rounds=rounds, quick=quick),
