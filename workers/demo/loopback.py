@@ -77,7 +77,7 @@ class StandIn:
         self._port = self._server.server_address[1]
         threading.Thread(
             target=self._server.serve_forever,
-            kwargs={"poll_interval": 0.05},
+            kwargs={"poll_interval": 0.01},  # a test takes down three
             name=type(self).__name__,
             daemon=True,
         ).start()
