@@ -17,8 +17,10 @@ class Counter:
     def __init__(self, again: bool = True) -> None:
         self.again = again
         self.count = 0
+        self.renewed_by: set[int] = set()
 
     def renew(self) -> bool:
+        self.renewed_by.add(threading.get_ident())
         self.count += 1
         return self.again
 
@@ -32,7 +34,8 @@ def test_everything_that_is_held_is_renewed_by_one_thread() -> None:
     with renewals.renewing(first.renew), renewals.renewing(second.renew):
         wait_until(first.reaches(3), 20, "the first is renewed three times")
         wait_until(second.reaches(3), 20, "so is the second")
-        assert count_threads() == 1
+        assert first.renewed_by == second.renewed_by
+        assert len(first.renewed_by) == 1
 
 
 def test_what_is_held_no_more_is_not_renewed() -> None:
@@ -82,8 +85,7 @@ def test_thread_ends_when_nothing_is_held_and_begins_again() -> None:
         again = Counter()
         with renewals.renewing(again.renew):
             wait_until(again.reaches(1), 20, "it is renewed")
-        wait_until(lambda: count_threads() == 0, 20, "the thread ends")
-
-
-def count_threads() -> int:
-    return [thread.name for thread in threading.enumerate()].count("renewals")
+            thread = renewals.thread
+        assert thread is not None
+        thread.join(20)
+        assert not thread.is_alive()

@@ -21,7 +21,8 @@ from data.metrics import GAUGES, STUCK_MANIFESTS, Metrics
 from tests.servers import wait_until
 from tests.workers.ops.conftest import ops_config
 from tests.workers.test_processes import running, says
-from workers.pushgateway import TIMEOUT_SECONDS, pushing
+from workers import pushgateway
+from workers.pushgateway import pushing
 
 
 class Gateway(HTTPServer):
@@ -98,19 +99,20 @@ def test_gateway_that_refuses_is_worth_one_warning(gateway: Gateway) -> None:
     assert [each["event"] for each in logs] == ["metrics not pushed"]
 
 
-def test_gateway_that_never_answers_holds_up_nothing() -> None:
+def test_gateway_that_never_answers_holds_up_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(pushgateway, "TIMEOUT_SECONDS", 60.0)
     with socket.create_server(("127.0.0.1", 0)) as listener:
         url = f"http://127.0.0.1:{listener.getsockname()[1]}"
         started = time.monotonic()
         with pushing(Metrics().registry, url=url, job="quay", process_name="x", every=0.01):
             listener.accept()
-        assert time.monotonic() - started < TIMEOUT_SECONDS
+        assert time.monotonic() - started < 30
 
 
 def test_without_an_address_nothing_is_pushed() -> None:
-    before = threading.active_count()
+    before = set(threading.enumerate())
     with pushing(Metrics().registry, url=None, job="quay", process_name="x"):
-        assert threading.active_count() == before
+        assert set(threading.enumerate()) <= before
 
 
 PUSHED = {

@@ -189,7 +189,7 @@ def silent_redis() -> Iterator[Redis]:
     """A server that takes connections and never answers."""
     with socket.create_server(("127.0.0.1", 0)) as listener:
         connection = Redis(
-            port=listener.getsockname()[1], socket_timeout=0.2, retry=Retry(NoBackoff(), 1)
+            port=listener.getsockname()[1], socket_timeout=1, retry=Retry(NoBackoff(), 1)
         )
         yield connection
         connection.close()
@@ -202,7 +202,7 @@ def test_redis_that_is_away_holds_up_no_work(
     started = time.monotonic()
     for _ in range(20):
         whole_job(reporter)
-    assert time.monotonic() - started < 6, "it is asked once, then left alone for a while"
+    assert time.monotonic() - started < 20, "it is asked once, then left alone for a while"
     reporter.store = store
     monkeypatch.setattr(reporting, "SILENCE_SECONDS", 0)
     reporter.silent_until = 0

@@ -309,7 +309,7 @@ def test_path_in_the_endpoint_plays_no_part_as_in_quay(path: str) -> None:
 
 
 def test_index_has_a_time_out_of_its_own(stand_in: ScannerStandIn, layer: LayerLocation) -> None:
-    clair = ClairClient(stand_in.endpoint, psk=PSK, index_timeout=5, timeout=0.1)
+    clair = ClairClient(stand_in.endpoint, psk=PSK, index_timeout=30, timeout=0.1)
     stand_in.faults.add(Delayed(0.3), call=None)
     assert clair.index(MANIFEST, [layer]).state is ReportState.FINISHED
     with pytest.raises(ScannerUnavailable, match="timed out"):
@@ -344,11 +344,11 @@ def test_endless_answer_is_cut_off_at_the_limit() -> None:
             connection.sendall(b"2000\r\n" + b" " * 0x2000 + b"\r\n")
 
     with ScriptedServer(pour) as server:
-        clair = ClairClient(server.url, psk=None, timeout=10, answer_limit=200_000)
+        clair = ClairClient(server.url, psk=None, timeout=60, answer_limit=200_000)
         began = time.monotonic()
         with pytest.raises(ScannerUnavailable, match="larger than 200000 bytes"):
             clair.index_state()
-        assert time.monotonic() - began < 5
+        assert time.monotonic() - began < 40
 
 
 def test_vulnerabilities_of_another_manifest_are_not_taken() -> None:

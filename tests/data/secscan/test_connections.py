@@ -174,14 +174,14 @@ def test_time_out_bounds_the_whole_answer(content: bytes) -> None:
 
 def test_silence_after_a_slow_start_is_part_of_the_time_out() -> None:
     def stall(server: ScriptedServer, connection: socket.socket) -> None:
-        drip(b"HTTP/1.1 200 OK\r\nX-Slow: " + b"x" * 20, interval=0.05)(server, connection)
+        drip(b"HTTP/1.1 200 OK\r\nX-Slow: " + b"x" * 20, interval=0.12)(server, connection)
         connection.recv(1)
 
     with ScriptedServer(stall) as server, session() as client:
         began = time.monotonic()
         with pytest.raises(requests.RequestException):
-            client.get(server.url, timeout=3)
-        assert time.monotonic() - began < 4.8
+            client.get(server.url, timeout=5)
+        assert time.monotonic() - began < 9
 
 
 def test_rest_of_an_answer_that_is_read_too_late_is_an_error_of_requests() -> None:
@@ -193,19 +193,19 @@ def test_rest_of_an_answer_that_is_read_too_late_is_an_error_of_requests() -> No
     with (
         ScriptedServer(halves) as server,
         session() as client,
-        client.get(server.url, timeout=0.1, stream=True) as response,
+        client.get(server.url, timeout=1.5, stream=True) as response,
     ):
-        threading.Event().wait(0.2)
+        threading.Event().wait(1.6)
         with pytest.raises(requests.RequestException):
             _ = response.content
 
 
 def test_time_out_starts_anew_with_each_request() -> None:
     def second(_: ScriptedServer, connection: socket.socket) -> None:
-        threading.Event().wait(0.25)
+        threading.Event().wait(2)
         connection.sendall(http_answer(b"second"))
 
     with ScriptedServer(answer_then(second)) as server, session() as client:
-        client.get(server.url, timeout=0.1)
-        assert client.get(server.url, timeout=5).content == b"second"
+        client.get(server.url, timeout=1.5)
+        assert client.get(server.url, timeout=30).content == b"second"
         assert server.connections == 1

