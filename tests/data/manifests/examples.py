@@ -10,16 +10,6 @@ EXAMPLES = Path(__file__).parent / "examples"
 EMPTY_LAYER = "sha256:a3ed95caeb02ffe68cdd9fd84406680ae93d633cb16422d00e8a7c22955b46d4"
 
 # name -> (media type, layers, layers that must be placed, children, why it can't be scanned).
-# Where the bytes come from, as a registry gave them out:
-#   docker_schema1_signed, docker_schema2   public images (the second is an old hello-world)
-#   docker_list, docker_schema2_empty_layers, docker_schema2_same_layer_twice, oci_gzip, oci_zstd
-#                                           pushed by crane 0.22
-#   helm_chart (with its provenance)        pushed by helm 3.22
-#   cosign_attestation, cosign_signature, sbom_cosign
-#                                           pushed by cosign 2
-#   oci_artifact_empty_config, oras_directory, sbom_spdx, wasm
-#                                           pushed by oras 1.3
-# The others are written by hand to the shape that the tools named in them give theirs.
 EXPECTED: dict[str, tuple[str, int, int, int, Unscannable | None]] = {
     # Images.
     "docker_schema1_signed": (media_types.DOCKER_SCHEMA1_SIGNED, 3, 3, 0, None),
@@ -58,6 +48,33 @@ EXPECTED: dict[str, tuple[str, int, int, int, Unscannable | None]] = {
     "sbom_spdx": (media_types.OCI_MANIFEST, 1, 1, 0, Unscannable.EMPTY_CONFIG),
     "oci_artifact_empty_config": (media_types.OCI_MANIFEST, 1, 1, 0, Unscannable.EMPTY_CONFIG),
     "oras_directory": (media_types.OCI_MANIFEST, 1, 1, 0, Unscannable.EMPTY_CONFIG),
+}  # fmt: skip
+
+# name -> the digest that a registry gave the bytes. An example that isn't named here is written by
+# hand, to the shape that the tool named in it gives its own.
+DIGESTS: dict[str, str] = {
+    # Public images, as their registry gave them out (the second is an old hello-world).
+    "docker_schema1_signed": "be9c8f10d7c22fb9906e0dc5ea6788eeedee3d1d982798fc7d9f58cda830419f",
+    "docker_schema2": "92c7f9c92844bbbb5d0a101b22f7c2a7949e40f8ea90c8b3bc396879d95e899a",
+    # Pushed by crane 0.22.
+    "docker_list": "2949b0dcf3a09fc325b94ac1707112f82bfaf72e3777fc23e37b2a9b68e6df89",
+    "docker_schema2_empty_layers":
+        "c93d57815e0eb834bbd41073f95ffc0bdfc88c402f306e83b8d0861bed862d57",
+    "docker_schema2_same_layer_twice":
+        "14a97f35ff20be2e2e1e1b74db9fbcb41d7dbc2e3a06990a3a9c8d8064b67e0d",
+    "oci_gzip": "483f2c0e97a0bafc4f979ebab467ff3a2407730bba64a323cf5f95c92d318199",
+    "oci_zstd": "851ee40baefbb7d5bd705dd3e2a955852cdab6bdf6c53a59f1e2410727e7c642",
+    # Pushed by helm 3.22, with its provenance.
+    "helm_chart": "8f7d48b2012225f28d8756c7aba6ff77b0f47b1bc1531d1ad20056df6b1c9f35",
+    # Pushed by cosign 2.
+    "cosign_attestation": "aaf0c8ad53389edad65a0009c363fe0cdc27c78d8014a6229020aa095e76b615",
+    "cosign_signature": "779037bb2e165e11d646f875325e0bb5434506bc6ee9eef6058f9337fd4b4512",
+    "sbom_cosign": "7a53bcea7b92ec74619a92e8f783f4b5d04941d4d74769ca0810927bd048ab25",
+    # Pushed by oras 1.3.
+    "oci_artifact_empty_config": "e7f9a3c0f6d4a4a2903c3c134699ac98001585cf9da81e3d581a9b881419af76",
+    "oras_directory": "6f46b44b2231801728f125683e315ee056f69e414a93ea0521a51cdc9c6a51e4",
+    "sbom_spdx": "8a0d13c2708b8b903c9fc18e3ab81bc6e0788171d310ee4d9debeb34302b891d",
+    "wasm": "ca5c1bd8c4363c83179d7efcc27a3395b11f3af82f9935712dfb1091a706bfea",
 }  # fmt: skip
 
 

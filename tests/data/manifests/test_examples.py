@@ -9,7 +9,7 @@ import pytest
 from data.manifests import Unscannable, media_types
 from data.manifests.parse import PARSERS
 from data.upstream.verification import verified_digest
-from tests.data.manifests.examples import EXAMPLES, EXPECTED, parse, read
+from tests.data.manifests.examples import DIGESTS, EXAMPLES, EXPECTED, parse, read
 
 
 @pytest.mark.parametrize("name", sorted(EXPECTED))
@@ -49,16 +49,7 @@ def test_a_verdict_is_one_line_that_a_person_can_read(reason: Unscannable) -> No
     assert "\n" not in reason.value
 
 
-@pytest.mark.parametrize(
-    ("name", "digest"),
-    [
-        ("docker_schema2", "92c7f9c92844bbbb5d0a101b22f7c2a7949e40f8ea90c8b3bc396879d95e899a"),
-        (
-            "docker_schema1_signed",
-            "be9c8f10d7c22fb9906e0dc5ea6788eeedee3d1d982798fc7d9f58cda830419f",
-        ),
-    ],
-)
+@pytest.mark.parametrize(("name", "digest"), sorted(DIGESTS.items()))
 def test_bytes_of_a_registry_have_the_digest_it_gave_them(name: str, digest: str) -> None:
     reference = f"sha256:{digest}"
     content = read(name).encode()
