@@ -14,7 +14,7 @@ EXPECTED: dict[str, tuple[str, int, int, int, Unscannable | None]] = {
     # Images.
     "docker_schema1_signed": (media_types.DOCKER_SCHEMA1_SIGNED, 3, 3, 0, None),
     "docker_schema2": (media_types.DOCKER_SCHEMA2, 1, 1, 0, None),
-    "docker_schema2_windows_foreign": (media_types.DOCKER_SCHEMA2, 3, 1, 0, None),
+    "docker_schema2_windows_foreign": (media_types.DOCKER_SCHEMA2, 4, 2, 0, None),
     "docker_schema2_same_layer_twice": (media_types.DOCKER_SCHEMA2, 4, 3, 0, None),
     "docker_schema2_empty_layers": (media_types.DOCKER_SCHEMA2, 3, 2, 0, None),
     "oci_gzip": (media_types.OCI_MANIFEST, 2, 2, 0, None),
@@ -56,6 +56,11 @@ DIGESTS: dict[str, str] = {
     # Public images, as their registry gave them out (the second is an old hello-world).
     "docker_schema1_signed": "be9c8f10d7c22fb9906e0dc5ea6788eeedee3d1d982798fc7d9f58cda830419f",
     "docker_schema2": "92c7f9c92844bbbb5d0a101b22f7c2a7949e40f8ea90c8b3bc396879d95e899a",
+    # Microsoft's dotnet/framework/runtime:4.8 for Windows Server 2022, as pushed by Docker 20.10 in
+    # January 2022. Taken from what somebody's tests show of it and of the list that names its
+    # digest. Its base layers can't but name the host that has them.
+    "docker_schema2_windows_foreign":
+        "5ec4722ef299457d69a7186d3da503a947584aa1a5bfc0bfc021fe115dc2a76b",
     # Pushed by crane 0.22.
     "docker_list": "2949b0dcf3a09fc325b94ac1707112f82bfaf72e3777fc23e37b2a9b68e6df89",
     "docker_schema2_empty_layers":

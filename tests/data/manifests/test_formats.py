@@ -97,7 +97,7 @@ def test_empty_layers_are_layers_like_others() -> None:
 @pytest.mark.parametrize(
     ("name", "foreign"),
     [
-        ("docker_schema2_windows_foreign", [True, True, False]),
+        ("docker_schema2_windows_foreign", [True, True, False, False]),
         ("oci_nondistributable", [True, False, False]),
     ],
 )
