@@ -33,7 +33,7 @@ EXPECTED: dict[str, tuple[str, int, int, int, Unscannable | None]] = {
     ),
     # Lists.
     "oci_index_with_attestations": (
-        media_types.OCI_INDEX, 0, 0, 3, Unscannable.MANIFEST_LIST
+        media_types.OCI_INDEX, 0, 0, 4, Unscannable.MANIFEST_LIST
     ),
     "docker_list": (media_types.DOCKER_LIST, 0, 0, 2, Unscannable.MANIFEST_LIST),
     # Artifacts. The signature, the attestation and cosign's SBOM borrow the config of an image;
@@ -69,6 +69,10 @@ DIGESTS: dict[str, str] = {
         "14a97f35ff20be2e2e1e1b74db9fbcb41d7dbc2e3a06990a3a9c8d8064b67e0d",
     "oci_gzip": "483f2c0e97a0bafc4f979ebab467ff3a2407730bba64a323cf5f95c92d318199",
     "oci_zstd": "851ee40baefbb7d5bd705dd3e2a955852cdab6bdf6c53a59f1e2410727e7c642",
+    # Pushed by buildkit 0.34: an image for two platforms, each with its provenance and an SBOM
+    # (whose scanner was a stand-in).
+    "oci_index_with_attestations":
+        "40b88dacd944d59a9ae74f0a45e2605ca006a33834c0a7959d81f05ba631f4e3",
     # Pushed by helm 3.22, with its provenance.
     "helm_chart": "8f7d48b2012225f28d8756c7aba6ff77b0f47b1bc1531d1ad20056df6b1c9f35",
     # Pushed by cosign 2.

@@ -130,6 +130,7 @@ def test_attestations_are_children_of_an_unknown_platform() -> None:
         "linux/amd64",
         "linux/arm64",
         "unknown/unknown",
+        "unknown/unknown",
     ]
     assert {child.media_type for child in manifest.children} == {media_types.OCI_MANIFEST}
 
