@@ -36,14 +36,18 @@ EXPECTED: dict[str, tuple[str, int, int, int, Unscannable | None]] = {
         media_types.OCI_INDEX, 0, 0, 4, Unscannable.MANIFEST_LIST
     ),
     "docker_list": (media_types.DOCKER_LIST, 0, 0, 2, Unscannable.MANIFEST_LIST),
-    # Artifacts. The signature, the attestation and cosign's SBOM borrow the config of an image;
-    # what `oras` makes of a directory has the layers of one.
+    # Artifacts. The signature, the attestations and cosign's SBOM borrow the config of an image;
+    # buildkit's newer attestation has the empty one. What `oras` makes of a directory has the
+    # layers of an image.
     "docker_plugin": (media_types.DOCKER_SCHEMA2, 1, 1, 0, Unscannable.OTHER_CONFIG),
     "helm_chart": (media_types.OCI_MANIFEST, 2, 2, 0, Unscannable.OTHER_LAYERS),
     "wasm": (media_types.OCI_MANIFEST, 1, 1, 0, Unscannable.OTHER_LAYERS),
     "cosign_signature": (media_types.OCI_MANIFEST, 1, 1, 0, Unscannable.OTHER_LAYERS),
     "cosign_attestation": (media_types.OCI_MANIFEST, 1, 1, 0, Unscannable.OTHER_LAYERS),
     "attestation_in_toto": (media_types.OCI_MANIFEST, 2, 2, 0, Unscannable.OTHER_LAYERS),
+    "attestation_in_toto_artifact": (
+        media_types.OCI_MANIFEST, 2, 2, 0, Unscannable.EMPTY_CONFIG
+    ),
     "sbom_cosign": (media_types.OCI_MANIFEST, 1, 1, 0, Unscannable.OTHER_LAYERS),
     "sbom_spdx": (media_types.OCI_MANIFEST, 1, 1, 0, Unscannable.EMPTY_CONFIG),
     "oci_artifact_empty_config": (media_types.OCI_MANIFEST, 1, 1, 0, Unscannable.EMPTY_CONFIG),
@@ -70,7 +74,11 @@ DIGESTS: dict[str, str] = {
     "oci_gzip": "483f2c0e97a0bafc4f979ebab467ff3a2407730bba64a323cf5f95c92d318199",
     "oci_zstd": "851ee40baefbb7d5bd705dd3e2a955852cdab6bdf6c53a59f1e2410727e7c642",
     # Pushed by buildkit 0.34: an image for two platforms, each with its provenance and an SBOM
-    # (whose scanner was a stand-in).
+    # (whose scanner was a stand-in). The attestation of the first one, and the same as buildkit
+    # made it before it made artifacts (`oci-artifact=false`).
+    "attestation_in_toto": "4c196bf4456116809d3ff61cbf951c03abe9ec1b858b07dc8d95b664910aaac3",
+    "attestation_in_toto_artifact":
+        "920e45622e4ad271b18ac6b064342dcce277d723fcc79cd87135bf44354e6dc8",
     "oci_index_with_attestations":
         "40b88dacd944d59a9ae74f0a45e2605ca006a33834c0a7959d81f05ba631f4e3",
     # Pushed by helm 3.22, with its provenance.
