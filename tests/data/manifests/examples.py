@@ -29,7 +29,7 @@ EXPECTED: dict[str, tuple[str, int, int, int, Unscannable | None]] = {
         media_types.DOCKER_SCHEMA2, 0, 0, 0, Unscannable.NO_LAYERS
     ),
     "docker_schema2_zstd": (
-        media_types.DOCKER_SCHEMA2, 1, 1, 0, Unscannable.OTHER_LAYERS
+        media_types.DOCKER_SCHEMA2, 2, 2, 0, Unscannable.OTHER_LAYERS
     ),
     # Lists.
     "oci_index_with_attestations": (
@@ -75,10 +75,12 @@ DIGESTS: dict[str, str] = {
     "oci_zstd": "851ee40baefbb7d5bd705dd3e2a955852cdab6bdf6c53a59f1e2410727e7c642",
     # Pushed by buildkit 0.34: an image for two platforms, each with its provenance and an SBOM
     # (whose scanner was a stand-in). The attestation of the first one, and the same as buildkit
-    # made it before it made artifacts (`oci-artifact=false`).
+    # made it before it made artifacts (`oci-artifact=false`). The image for one platform, in the
+    # format of Docker (`oci-mediatypes=false,compression=zstd`).
     "attestation_in_toto": "4c196bf4456116809d3ff61cbf951c03abe9ec1b858b07dc8d95b664910aaac3",
     "attestation_in_toto_artifact":
         "920e45622e4ad271b18ac6b064342dcce277d723fcc79cd87135bf44354e6dc8",
+    "docker_schema2_zstd": "a745785d7cdfc17b7cf227b389bfb2a88ed78d7a5301fe192f45eb42a178360c",
     "oci_index_with_attestations":
         "40b88dacd944d59a9ae74f0a45e2605ca006a33834c0a7959d81f05ba631f4e3",
     # Pushed by helm 3.22, with its provenance.
