@@ -19,7 +19,7 @@ EXPECTED: dict[str, tuple[str, int, int, int, Unscannable | None]] = {
     "docker_schema2_empty_layers": (media_types.DOCKER_SCHEMA2, 3, 2, 0, None),
     "oci_gzip": (media_types.OCI_MANIFEST, 2, 2, 0, None),
     "oci_zstd": (media_types.OCI_MANIFEST, 2, 2, 0, None),
-    "oci_nondistributable": (media_types.OCI_MANIFEST, 3, 2, 0, None),
+    "oci_nondistributable": (media_types.OCI_MANIFEST, 4, 2, 0, None),
     # Quay goes by the layers, so neither a config of Docker's nor a WASM module that comes as a
     # file in an image makes a difference.
     "oci_docker_parts": (media_types.OCI_MANIFEST, 1, 1, 0, None),
@@ -83,6 +83,8 @@ DIGESTS: dict[str, str] = {
     "docker_schema2_zstd": "a745785d7cdfc17b7cf227b389bfb2a88ed78d7a5301fe192f45eb42a178360c",
     "oci_index_with_attestations":
         "40b88dacd944d59a9ae74f0a45e2605ca006a33834c0a7959d81f05ba631f4e3",
+    # Pushed by regctl 0.11, which made it of the Windows image above (`image mod --to-oci`).
+    "oci_nondistributable": "47d7cf412a93b68fe30d27e8bbfe6e0e084ada00d1882fc29a5bc228302ba1aa",
     # Pushed by helm 3.22, with its provenance.
     "helm_chart": "8f7d48b2012225f28d8756c7aba6ff77b0f47b1bc1531d1ad20056df6b1c9f35",
     # Pushed by cosign 2.

@@ -98,7 +98,7 @@ def test_empty_layers_are_layers_like_others() -> None:
     ("name", "foreign"),
     [
         ("docker_schema2_windows_foreign", [True, True, False, False]),
-        ("oci_nondistributable", [True, False, False]),
+        ("oci_nondistributable", [True, True, False, False]),
     ],
 )
 def test_foreign_layers_count_as_placed(name: str, foreign: list[bool]) -> None:
@@ -109,7 +109,10 @@ def test_foreign_layers_count_as_placed(name: str, foreign: list[bool]) -> None:
 
 
 def test_an_ordinary_layer_that_names_urls_too_is_none_of_them() -> None:
-    layer = parse("oci_nondistributable").layers[2]
+    layers = json.loads(read("oci_nondistributable"))["layers"]
+    layers[2]["urls"] = layers[0]["urls"]
+    manifest_bytes = changed("oci_nondistributable", layers=layers)
+    layer = parse_manifest(manifest_bytes, media_types.OCI_MANIFEST).layers[2]
     assert layer.urls
     assert not layer.foreign
 
