@@ -60,6 +60,9 @@ DIGESTS: dict[str, str] = {
     # Public images, as their registry gave them out (the second is an old hello-world).
     "docker_schema1_signed": "be9c8f10d7c22fb9906e0dc5ea6788eeedee3d1d982798fc7d9f58cda830419f",
     "docker_schema2": "92c7f9c92844bbbb5d0a101b22f7c2a7949e40f8ea90c8b3bc396879d95e899a",
+    # The plugin vieux/sshfs, as its registry gives it out. Taken from a pull request that shows it
+    # (go-containerregistry's 1531); its digest is the one that `docker plugin install` prints.
+    "docker_plugin": "1d3c3e42c12138da5ef7873b97f7f32cf99fb6edde75fa4f0bcf9ed277855811",
     # Microsoft's dotnet/framework/runtime:4.8 for Windows Server 2022, as pushed by Docker 20.10 in
     # January 2022. Taken from what somebody's tests show of it and of the list that names its
     # digest. Its base layers can't but name the host that has them.
