@@ -88,7 +88,9 @@ DIGESTS: dict[str, str] = {
         "40b88dacd944d59a9ae74f0a45e2605ca006a33834c0a7959d81f05ba631f4e3",
     # Pushed by regctl 0.11, which made it of the Windows image above (`image mod --to-oci`).
     "oci_nondistributable": "47d7cf412a93b68fe30d27e8bbfe6e0e084ada00d1882fc29a5bc228302ba1aa",
-    # Pushed by buildah 1.28: a WASM module alone, and annotated as the `compat` variant.
+    # Pushed by buildah 1.28: of a label and no file (`--format docker --layers`), and of a WASM
+    # module alone, annotated as the `compat` variant.
+    "docker_schema2_no_layers": "ccd0c6f6cf1e6f6dcc5256b7e7b8591770e40c4da4ed98d9a6aec8d889b10b9d",
     "wasm_in_an_image": "3f81579f32492e7b38137db39453a6fa09d47e6ba5998c086c0b9a8a0d63a79c",
     # Pushed by helm 3.22, with its provenance.
     "helm_chart": "8f7d48b2012225f28d8756c7aba6ff77b0f47b1bc1531d1ad20056df6b1c9f35",
