@@ -54,8 +54,7 @@ EXPECTED: dict[str, tuple[str, int, int, int, Unscannable | None]] = {
     "oras_directory": (media_types.OCI_MANIFEST, 1, 1, 0, Unscannable.EMPTY_CONFIG),
 }  # fmt: skip
 
-# name -> the digest that a registry gave the bytes. An example that isn't named here is written by
-# hand, to the shape that the tool named in it gives its own.
+# name -> the digest that a registry gave the bytes, by where they come from: none by hand.
 DIGESTS: dict[str, str] = {
     # Public images, as their registry gave them out (the second is an old hello-world).
     "docker_schema1_signed": "be9c8f10d7c22fb9906e0dc5ea6788eeedee3d1d982798fc7d9f58cda830419f",
@@ -68,12 +67,13 @@ DIGESTS: dict[str, str] = {
     # digest. Its base layers can't but name the host that has them.
     "docker_schema2_windows_foreign":
         "5ec4722ef299457d69a7186d3da503a947584aa1a5bfc0bfc021fe115dc2a76b",
-    # Pushed by crane 0.22.
+    # Pushed by crane 0.22 (the one with Docker's parts by its `flatten`, from an OCI image).
     "docker_list": "2949b0dcf3a09fc325b94ac1707112f82bfaf72e3777fc23e37b2a9b68e6df89",
     "docker_schema2_empty_layers":
         "c93d57815e0eb834bbd41073f95ffc0bdfc88c402f306e83b8d0861bed862d57",
     "docker_schema2_same_layer_twice":
         "14a97f35ff20be2e2e1e1b74db9fbcb41d7dbc2e3a06990a3a9c8d8064b67e0d",
+    "oci_docker_parts": "4d37ef5c9779b7f9ee233c1cc290797a1b1fa97af6cb15a8998baaaabec84e4c",
     "oci_gzip": "483f2c0e97a0bafc4f979ebab467ff3a2407730bba64a323cf5f95c92d318199",
     "oci_zstd": "851ee40baefbb7d5bd705dd3e2a955852cdab6bdf6c53a59f1e2410727e7c642",
     # Pushed by buildkit 0.34: an image for two platforms, each with its provenance and an SBOM

@@ -36,6 +36,10 @@ def test_every_example_has_its_expectation() -> None:
     assert {path.stem for path in EXAMPLES.glob("*.json")} == set(EXPECTED)
 
 
+def test_every_example_is_what_a_registry_gave_out() -> None:
+    assert set(DIGESTS) == set(EXPECTED)
+
+
 def test_examples_are_of_every_format_and_every_verdict() -> None:
     assert {expected[0] for expected in EXPECTED.values()} | {media_types.DOCKER_SCHEMA1} == set(
         PARSERS
