@@ -62,9 +62,9 @@ DIGESTS: dict[str, str] = {
     # The plugin vieux/sshfs, as its registry gives it out. Taken from a pull request that shows it
     # (go-containerregistry's 1531); its digest is the one that `docker plugin install` prints.
     "docker_plugin": "1d3c3e42c12138da5ef7873b97f7f32cf99fb6edde75fa4f0bcf9ed277855811",
-    # Microsoft's dotnet/framework/runtime:4.8 for Windows Server 2022, as pushed by Docker 20.10 in
-    # January 2022. Taken from what somebody's tests show of it and of the list that names its
-    # digest. Its base layers can't but name the host that has them.
+    # Microsoft's dotnet/framework/runtime:4.8 for Windows Server 2022, made by Docker 20.10 in
+    # January 2022. Taken from a public repository's tests, which show it and, in that tag's list,
+    # its digest. Its foreign layers can't but name the host that has them.
     "docker_schema2_windows_foreign":
         "5ec4722ef299457d69a7186d3da503a947584aa1a5bfc0bfc021fe115dc2a76b",
     # Pushed by crane 0.22 (the one with Docker's parts by its `flatten`, from an OCI image).
