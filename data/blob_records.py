@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
 from typing import Any
@@ -19,7 +19,7 @@ from data.models import (
     UploadedBlob,
     utcnow,
 )
-from data.statements import Statement
+from data.statements import Statement, StatementOfMany
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -38,7 +38,17 @@ class BlobRecord:
 
 def find_blobs(digest: str) -> list[BlobRecord]:
     """Every row of the blob with its placements, by id; empty when nobody has heard of it."""
-    return collect_blobs(BLOBS_BY_DIGEST.rows(digest))
+    return find_blobs_of_digests([digest])[digest]
+
+
+def find_blobs_of_digests(digests: Iterable[str]) -> Mapping[str, list[BlobRecord]]:
+    """As `find_blobs` for each digest, in one statement; the list of an unknown one is empty."""
+    wanted = list(dict.fromkeys(digests))
+    found: dict[str, list[BlobRecord]] = {digest: [] for digest in wanted}
+    if wanted:
+        for blob in collect_blobs(BLOBS_BY_DIGEST.rows([(digest,) for digest in wanted])):
+            found[blob.digest].append(blob)
+    return found
 
 
 def find_blobs_of_manifest(manifest_id: int) -> list[BlobRecord]:
@@ -68,8 +78,8 @@ def select_blobs() -> ModelSelect[ImageStorage]:
     )
 
 
-BLOBS_BY_DIGEST = Statement(
-    lambda digest: select_blobs().where(ImageStorage.content_checksum == digest)
+BLOBS_BY_DIGEST = StatementOfMany(
+    lambda digests: select_blobs().where(ImageStorage.content_checksum.in_(digests))
 )
 BLOBS_OF_MANIFEST = Statement(
     lambda manifest_id: select_blobs().where(
@@ -93,45 +103,108 @@ def collect_blobs(rows: Iterable[tuple[Any, ...]]) -> list[BlobRecord]:
     ]
 
 
-def record_placement(
-    digest: str, *, repository_id: int, location: str, size: int, keep_seconds: int
-) -> None:
-    """Says that `location` holds the blob, and keeps it from Quay's garbage collector for a while.
+@dataclass(frozen=True, slots=True, kw_only=True)
+class NewPlacement:
+    """A blob whose bytes a location holds now, and which is to be kept for a while."""
 
-    One transaction; every row of the digest gets the placement, so that it is placed for each
+    digest: str
+    repository_id: int  # on whose behalf it was fetched
+    location: str
+    size: int  # bytes
+    keep_seconds: int
+
+
+def record_placements(placements: Sequence[NewPlacement]) -> None:
+    """Says of each location that it holds the blob, and keeps it from Quay's garbage collector.
+
+    One transaction; every row of a digest gets the placement, so that it is placed for each
     manifest that links to any of them. Saying it again changes nothing but the time to live. Raises
-    `SettingsError` when Quay's database doesn't know the location.
+    `SettingsError` when Quay's database doesn't know a location; then nothing is said of any.
     """
 
     def write() -> None:
-        location_id = find_location_id(location)
-        records = find_blobs(digest)
-        for record in records:
-            if location not in record.locations:
-                insert_placement(record.id, location_id)
-            if record.size is None:
-                sized = ImageStorage.update(image_size=size)
-                sized.where(ImageStorage.id == record.id).execute()
-        for record in records[:1]:
-            keep_blob(record.id, repository_id, keep_seconds)
+        blobs = find_blobs_of_digests(each.digest for each in placements)
+        insert_placements(placements, blobs)
+        for each in placements:
+            for blob in blobs[each.digest]:
+                if blob.size is None:
+                    sized = ImageStorage.update(image_size=each.size)
+                    sized.where(ImageStorage.id == blob.id).execute()
+        keep_blobs(placements, blobs)
 
-    transaction(write)
-
-
-def insert_placement(blob_id: int, location_id: int) -> None:
-    ImageStoragePlacement.insert(
-        storage_id=blob_id, location_id=location_id
-    ).on_conflict_ignore().execute()
+    if placements:
+        transaction(write)
 
 
-def keep_blob(blob_id: int, repository_id: int, keep_seconds: int) -> None:
+def record_placement(
+    digest: str, *, repository_id: int, location: str, size: int, keep_seconds: int
+) -> None:
+    """As `record_placements` for one."""
+    record_placements(
+        [
+            NewPlacement(
+                digest=digest,
+                repository_id=repository_id,
+                location=location,
+                size=size,
+                keep_seconds=keep_seconds,
+            )
+        ]
+    )
+
+
+def insert_placements(
+    placements: Sequence[NewPlacement], blobs: Mapping[str, list[BlobRecord]]
+) -> None:
+    """In the order of the blobs, so that of two transactions none waits for the other in turn."""
+    ids = {name: find_location_id(name) for name in {each.location for each in placements}}
+    missing = {
+        (blob.id, ids[each.location])
+        for each in placements
+        for blob in blobs[each.digest]
+        if each.location not in blob.locations
+    }
+    if missing:
+        INSERT_PLACEMENTS.run(sorted(missing))
+
+
+INSERT_PLACEMENTS = StatementOfMany(
+    lambda blob_ids, location_ids: ImageStoragePlacement.insert_many(
+        list(zip(blob_ids, location_ids, strict=True)),
+        fields=[ImageStoragePlacement.storage_id, ImageStoragePlacement.location_id],
+    ).on_conflict_ignore(),
+    columns=2,
+)
+
+
+def keep_blobs(placements: Sequence[NewPlacement], blobs: Mapping[str, list[BlobRecord]]) -> None:
     now = utcnow()
-    UploadedBlob.insert(
-        repository_id=repository_id,
-        blob_id=blob_id,
-        uploaded_at=now,
-        expires_at=now + timedelta(seconds=keep_seconds),
-    ).execute()
+    links = [
+        (each.repository_id, blob.id, now + timedelta(seconds=each.keep_seconds))
+        for each in placements
+        for blob in blobs[each.digest][:1]
+    ]
+    if links:
+        INSERT_UPLOADED.run(links, now)
+
+
+INSERT_UPLOADED = StatementOfMany(
+    lambda repository_ids, blob_ids, expirations, now: UploadedBlob.insert_many(
+        [
+            (repository_id, blob_id, now, expires_at)
+            for repository_id, blob_id, expires_at in zip(
+                repository_ids, blob_ids, expirations, strict=True
+            )
+        ],
+        fields=[
+            UploadedBlob.repository_id,
+            UploadedBlob.blob_id,
+            UploadedBlob.uploaded_at,
+            UploadedBlob.expires_at,
+        ],
+    ),
+    columns=3,
+)
 
 
 def find_location_id(name: str) -> int:

@@ -1,4 +1,4 @@
-"""Which manifests did this blob complete?
+"""Which manifests did these blobs complete?
 
 A blob is shared by every repository that uses its digest, so one placement can complete many
 manifests at once, none of which the worker that placed it has ever heard of.
@@ -9,7 +9,7 @@ Next: queues/rescanqueue.py
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -29,7 +29,7 @@ from data.models import (
     User,
 )
 from data.secscan.status import IndexStatus
-from data.statements import Statement
+from data.statements import StatementOfMany
 
 # A manifest in one of these states has had its say; no blob event resets it (design, rule 4).
 SETTLED = (IndexStatus.COMPLETED, IndexStatus.MANIFEST_LAYER_TOO_LARGE)
@@ -57,14 +57,16 @@ class SharingManifest:
     missing: frozenset[str]
 
 
-def find_manifests_completed_by(digest: str) -> list[CompletedManifest]:
-    """The manifests, in every proxied repository, that are complete and use the blob `digest`.
+def find_manifests_completed_by(*digests: str) -> list[CompletedManifest]:
+    """The manifests, in every proxied repository, that are complete and use one of the blobs.
 
-    To be called after the placement was committed and outside of a transaction: of two workers
+    To be called after the placements were committed and outside of a transaction: of two workers
     that place the last two blobs at once, at least the later to commit then sees both. One SQL
-    statement, however many manifests share the blob; those already settled cost one look each.
+    statement, however many manifests share the blobs; those already settled cost one look each.
     """
-    sharing = group_by_manifest(SHARING_MANIFESTS.rows(digest))
+    if not digests:
+        return []
+    sharing = group_by_manifest(SHARING_MANIFESTS.rows([(each,) for each in sorted(set(digests))]))
     return [each.completed for each in keep_complete(sharing)]
 
 
@@ -114,14 +116,14 @@ def sharing_manifest(row: tuple[object, ...], missing: frozenset[str]) -> Sharin
     return SharingManifest(completed, str(media_type), str(manifest_bytes), missing)
 
 
-def select_sharing_manifests(digest: Any) -> ModelSelect[Manifest]:
+def select_sharing_manifests(digests: Sequence[Any]) -> ModelSelect[Manifest]:
     """One row a (manifest, missing blob) for the manifests that may be complete.
 
     Walks imagestorage_content_checksum -> manifestblob_blob_id -> manifestblob_manifest_id_blob_id
     -> imagestorageplacement_storage_id; nothing here scans a table. The bytes are read only where
     something is missing that may be the config or foreign layers.
     """
-    counts = count_missing_blobs(digest).alias("counts")
+    counts = count_missing_blobs(digests).alias("counts")
     needed_bytes = Case(None, [(counts.c.missing == 0, "")], Manifest.manifest_bytes)
     return select_candidates(counts, needed_bytes)
 
@@ -164,15 +166,18 @@ def select_candidates(counts: Any, manifest_bytes: Any) -> ModelSelect[Manifest]
     )
 
 
-def count_missing_blobs(digest: Any) -> ModelSelect[ManifestBlob]:
-    """(manifest_id, missing): placeholders of each unsettled manifest that uses the blob."""
+def count_missing_blobs(digests: Sequence[Any]) -> ModelSelect[ManifestBlob]:
+    """(manifest_id, missing): placeholders of each unsettled manifest that uses one of the blobs.
+
+    Counted by what is missing: a manifest that uses several of the blobs is met once for each.
+    """
     every = ManifestBlob.alias()
-    rows_of_blob = ImageStorage.select(ImageStorage.id).where(
-        ImageStorage.content_checksum == digest
+    rows_of_blobs = ImageStorage.select(ImageStorage.id).where(
+        ImageStorage.content_checksum.in_(digests)
     )
-    is_missing = Case(None, [(ImageStoragePlacement.id.is_null(), 1)], 0)
+    missing = Case(None, [(ImageStoragePlacement.id.is_null(), every.blob_id)])
     return (
-        ManifestBlob.select(ManifestBlob.manifest_id, fn.SUM(is_missing).alias("missing"))
+        ManifestBlob.select(ManifestBlob.manifest_id, fn.COUNT(missing.distinct()).alias("missing"))
         .join(every, on=(every.manifest_id == ManifestBlob.manifest_id))
         .join_from(
             every,
@@ -187,7 +192,7 @@ def count_missing_blobs(digest: Any) -> ModelSelect[ManifestBlob]:
             on=(ManifestSecurityStatus.manifest_id == ManifestBlob.manifest_id),
         )
         .where(
-            ManifestBlob.blob_id.in_(rows_of_blob)
+            ManifestBlob.blob_id.in_(rows_of_blobs)
             & (
                 ManifestSecurityStatus.id.is_null()
                 | ManifestSecurityStatus.index_status.not_in(SETTLED)
@@ -197,4 +202,4 @@ def count_missing_blobs(digest: Any) -> ModelSelect[ManifestBlob]:
     )
 
 
-SHARING_MANIFESTS = Statement(select_sharing_manifests)
+SHARING_MANIFESTS = StatementOfMany(select_sharing_manifests)

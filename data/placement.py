@@ -2,25 +2,42 @@
 
 The bytes go straight through: read a piece, hash it, write it to the store. Only when the sha256 of
 all of them is the digest does the store show them under the blob's path, and only then is there a
-placement. Nothing is locked while a blob downloads; Quay's blob lock is held for the last step
-alone, the only one that Quay's garbage collector must not run into.
+placement. Nothing is locked while a blob downloads; Quay's blob lock is held from the moment that
+the bytes are shown until the placement is written, which is what Quay's garbage collector must not
+run into. Placements are written for several blobs at once: a small blob's costs more than its
+bytes do.
 """
 
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Iterable
-from contextlib import AbstractContextManager
+from collections.abc import Iterable
 from dataclasses import dataclass
+from typing import Protocol
 
-from data.blob_records import BlobRecord, record_placement
+from data.blob_records import BlobRecord, NewPlacement, record_placements
 from data.errors import BlobDigestMismatch, BlobTooLarge, BlobTruncated
 from data.faultpoints import FaultPoint, reach
-from data.storage import BlobStore, BlobWriter, Storage
+from data.storage import BlobWriter, Storage
 from data.upstream import BlobStream, UpstreamClient
 
-# Holds Quay's lock on a digest for as long as the context lasts.
-BlobLock = Callable[[str], AbstractContextManager[object]]
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class HeldBlob:
+    """A digest that Quay's lock is held on, and the word by which that lock is ours."""
+
+    digest: str
+    owner: str
+
+
+class BlobLock(Protocol):
+    """Quay's lock on a digest, which its garbage collector takes to delete the blob."""
+
+    def acquire(self, digest: str) -> HeldBlob | None:
+        """Waits for it; None when it can't be had, for then Quay goes on without it as well."""
+
+    def release(self, blobs: Iterable[HeldBlob]) -> None:
+        """Raises nothing: a lock that isn't released ends by itself."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -31,6 +48,14 @@ class BlobToPlace:
     repository_id: int
     upstream_repository: str  # its name at the upstream registry
     keep_seconds: int  # how long Quay's garbage collector must leave it alone
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StoredBlob:
+    """A blob whose bytes are under its path, and whose placement is to be recorded."""
+
+    placement: NewPlacement
+    held: HeldBlob | None  # None: it goes on without the lock
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -52,32 +77,44 @@ class BlobPlacer:
         locations = sorted({location for blob in records for location in blob.locations})
         return self.storage.find(records[0].digest, locations) is not None
 
-    def place(self, blob: BlobToPlace, upstream: UpstreamClient) -> int:
-        """Fetches and places the blob; returns its size in bytes.
+    def place(self, blob: BlobToPlace, upstream: UpstreamClient) -> NewPlacement:
+        """Fetches and places the blob; raises as `store` does, and then nothing was placed."""
+        stored = self.store(blob, upstream)
+        try:
+            record_placements([stored.placement])
+        finally:
+            self.release([stored])
+        return stored.placement
 
-        Raises an `UpstreamError`, a `BlobError` or a `StorageError`; then nothing was placed.
+    def store(self, blob: BlobToPlace, upstream: UpstreamClient) -> StoredBlob:
+        """Fetches the blob, and holds Quay's lock on it until `release`.
+
+        Raises an `UpstreamError`, a `BlobError` or a `StorageError`; then nothing is shown under
+        the blob's path, and nothing is held.
         """
         store = self.storage.preferred
-        with (
-            upstream.open_blob(blob.upstream_repository, blob.digest) as stream,
-            store.open_write(blob.digest) as writer,
-        ):
-            size = copy_verified(stream, writer, blob.digest, self.maximum_size)
-            with self.lock(blob.digest):
+        with store.open_write(blob.digest) as writer:
+            with upstream.open_blob(blob.upstream_repository, blob.digest) as stream:
+                size = copy_verified(stream, writer, blob.digest, self.maximum_size)
+            held = self.lock.acquire(blob.digest)
+            try:
                 writer.commit()
-                reach(FaultPoint.BLOB_STORED)
-                self.record(blob, store, size)
-        reach(FaultPoint.BLOB_PLACED)
-        return size
-
-    def record(self, blob: BlobToPlace, store: BlobStore, size: int) -> None:
-        record_placement(
-            blob.digest,
+            except BaseException:
+                self.lock.release([held] if held else [])
+                raise
+        reach(FaultPoint.BLOB_STORED)
+        placement = NewPlacement(
+            digest=blob.digest,
             repository_id=blob.repository_id,
             location=store.location,
             size=size,
             keep_seconds=blob.keep_seconds,
         )
+        return StoredBlob(placement=placement, held=held)
+
+    def release(self, blobs: Iterable[StoredBlob]) -> None:
+        """Lets go of the blobs, whose placements are recorded or can't be."""
+        self.lock.release([each.held for each in blobs if each.held is not None])
 
 
 def copy_verified(stream: BlobStream, writer: BlobWriter, digest: str, maximum_size: int) -> int:

@@ -7,7 +7,7 @@ is written with peewee as any other, once an engine, and run from then on with o
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -30,9 +30,11 @@ class Statement:
     that are numbers and texts.
     """
 
-    def __init__(self, build: Callable[..., Any]) -> None:
+    def __init__(self, build: Callable[..., Any], *, count: int | None = None) -> None:
+        """`count` of parameters, where the signature of `build` doesn't say it."""
         self.build = build
-        count = len(inspect.signature(build).parameters)
+        if count is None:
+            count = len(inspect.signature(build).parameters)
         self.parameters = [Value(Slot(n), converter=False) for n in range(count)]
         self.built: dict[type, tuple[str, list[Any]]] = {}
 
@@ -48,3 +50,38 @@ class Statement:
     def rows(self, *values: Any) -> list[tuple[Any, ...]]:
         """All rows of a SELECT."""
         return [tuple(row) for row in self.run(*values).fetchall()]
+
+
+class StatementOfMany:
+    """A statement about several things at once, written once for each number of them.
+
+    `build` is given a list of parameters for each of its first `columns`, one a thing, and then
+    those that stand for all: `build(ids, names, now)` with two columns is run with
+    `run([(1, "a"), (2, "b")], now)`. Of no things it is never run.
+    """
+
+    def __init__(self, build: Callable[..., Any], *, columns: int = 1) -> None:
+        self.build = build
+        self.columns = columns
+        self.common = len(inspect.signature(build).parameters) - columns
+        self.statements: dict[int, Statement] = {}
+
+    def run(self, things: Sequence[tuple[Any, ...]], *common: Any) -> Any:
+        """The driver's cursor. Raises what `data.database` translates its errors to."""
+        values = [value for column in zip(*things, strict=True) for value in column]
+        return self.statement(len(things)).run(*values, *common)
+
+    def rows(self, things: Sequence[tuple[Any, ...]], *common: Any) -> list[tuple[Any, ...]]:
+        """All rows of a SELECT."""
+        return [tuple(row) for row in self.run(things, *common).fetchall()]
+
+    def statement(self, things: int) -> Statement:
+        if things not in self.statements:
+            split = things * self.columns
+
+            def build(*values: Any) -> Any:
+                columns = [values[start : start + things] for start in range(0, split, things)]
+                return self.build(*columns, *values[split:])
+
+            self.statements[things] = Statement(build, count=split + self.common)
+        return self.statements[things]

@@ -6,8 +6,7 @@ A thread for each lock and each item costs a blob of a few kilobytes more than i
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from dataclasses import dataclass, field
 
 
@@ -39,21 +38,21 @@ class Renewals:
         self.lock = threading.Lock()
         self.thread: threading.Thread | None = None
 
-    @contextmanager
-    def renewing(self, renew: Callable[[], bool]) -> Iterator[None]:
-        """Has `renew` called while the block runs, and never after it. It must raise nothing."""
+    def begin(self, renew: Callable[[], bool]) -> Held:
+        """Has `renew` called from now on, until `end`. It must raise nothing."""
         held = Held(renew)
         with self.lock:
             self.held.add(held)
             if self.thread is None or not self.thread.is_alive():  # also after a fork
                 self.thread = threading.Thread(target=self.run, name="renewals", daemon=True)
                 self.thread.start()
-        try:
-            yield
-        finally:
-            held.end()
-            with self.lock:
-                self.held.discard(held)
+        return held
+
+    def end(self, held: Held) -> None:
+        """Afterwards its `renew` is called no more; a call under way has ended."""
+        held.end()
+        with self.lock:
+            self.held.discard(held)
 
     def run(self) -> None:
         """Ends once nothing was held for a whole turn; what is held next starts it again."""

@@ -8,12 +8,17 @@ from __future__ import annotations
 
 import json
 from collections import deque
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
-from typing import Any
+from functools import cache
+from typing import Any, NamedTuple
 
+from peewee import Case
+
+from data.database import statement
 from data.models import QueueItem, new_uuid, utcnow
+from data.statements import Statement, StatementOfMany
 
 # Quay's own worker reserves an item for 1200 s. Ours is renewed while somebody works on the item
 # (workers/reservations.py): the item of a worker that died is another's half a minute later.
@@ -37,6 +42,16 @@ class WorkItem:
     retries_remaining: int  # after the one that this claim took
 
 
+class Candidate(NamedTuple):
+    """An item that was available when it was read."""
+
+    id: int
+    queue_name: str
+    body: str
+    state_id: str
+    retries_remaining: int
+
+
 @dataclass(frozen=True, slots=True)
 class WorkQueue:
     """The items whose name begins with `name`/ (PROXY_CACHE_BLOB_QUEUE_NAME, for instance)."""
@@ -44,49 +59,39 @@ class WorkQueue:
     name: str
     # Read for an earlier claim and not tried yet. Whatever changes an item changes its state_id, so
     # one that is still as it was read is still available.
-    remembered: deque[QueueItem] = field(default_factory=deque, compare=False, repr=False)
+    remembered: deque[Candidate] = field(default_factory=deque, compare=False, repr=False)
 
     def claim(self, reservation_seconds: int = RESERVATION_SECONDS) -> WorkItem | None:
         """Takes one available item, oldest first; None when there is none."""
-        item = self.take_remembered(reservation_seconds)
-        if item is not None:
-            return item
-        candidates = iter(self.available_items())
-        for candidate in candidates:
-            item = take(candidate, reservation_seconds)
-            if item is not None:
-                self.remembered.extend(candidates)
-                return item
-        return None
+        return next(iter(self.claim_many(1, reservation_seconds)), None)
 
-    def take_remembered(self, reservation_seconds: int) -> WorkItem | None:
-        """Takes the next item that was read before, so that not every claim reads them all anew.
+    def claim_many(
+        self, count: int, reservation_seconds: int = RESERVATION_SECONDS
+    ) -> list[WorkItem]:
+        """Takes up to `count` available items, oldest first; none only when there is none."""
+        items = self.take_remembered(count, reservation_seconds)
+        if items:
+            return items
+        candidates = deque(self.available_items())
+        while candidates and not items:
+            items = take(take_first(candidates, count), reservation_seconds)
+        self.remembered.extend(candidates)
+        return items
 
-        Where somebody else took it meanwhile, they take the others too: all are forgotten.
+    def take_remembered(self, count: int, reservation_seconds: int) -> list[WorkItem]:
+        """Takes the next items that were read before, so that not every claim reads them all anew.
+
+        Where somebody else took one meanwhile, they take the others too: all are forgotten.
         """
-        try:
-            item = take(self.remembered.popleft(), reservation_seconds)
-        except IndexError:
-            return None
-        if item is None:
+        candidates = take_first(self.remembered, count)
+        items = take(candidates, reservation_seconds)
+        if len(items) < len(candidates):
             self.remembered.clear()
-        return item
+        return items
 
-    def available_items(self) -> list[QueueItem]:
+    def available_items(self) -> list[Candidate]:
         now = utcnow()
-        free = QueueItem.available | (QueueItem.processing_expires <= now)
-        query = (
-            QueueItem.select()
-            .where(
-                QueueItem.queue_name.startswith(f"{self.name}/")
-                & (QueueItem.available_after <= now)
-                & free
-                & (QueueItem.retries_remaining > 0)
-            )
-            .order_by(QueueItem.id)
-            .limit(CANDIDATES)
-        )
-        return list(query)
+        return [Candidate(*row) for row in available_items_of(self.name).rows(now, now)]
 
     def extend(self, item: WorkItem, seconds: int = RESERVATION_SECONDS) -> WorkItem | None:
         """Reserves the item for longer; None when it isn't ours any more."""
@@ -98,8 +103,12 @@ class WorkQueue:
 
     def complete(self, item: WorkItem) -> None:
         """Deletes a finished item, if it is still ours."""
-        delete = QueueItem.delete()  # type: ignore[misc]
-        delete.where((QueueItem.id == item.id) & (QueueItem.state_id == item.state_id)).execute()
+        self.complete_many([item])
+
+    def complete_many(self, items: Sequence[WorkItem]) -> None:
+        """Deletes finished items, as far as they are still ours."""
+        if items:
+            statement(lambda: DELETE_ITEMS.run([(item.id, item.state_id) for item in items]))
 
     def give_back(
         self, item: WorkItem, *, retry_after: float = RETRY_AFTER_SECONDS, restore_retry: bool
@@ -144,27 +153,71 @@ class WorkQueue:
         return bool(QueueItem.select(QueueItem.id).where(live).limit(1).exists())
 
 
-def take(candidate: QueueItem, reservation_seconds: int) -> WorkItem | None:
-    state_id = new_uuid()
-    changed = (
-        QueueItem.update(
-            available=False,
-            processing_expires=utcnow() + timedelta(seconds=reservation_seconds),
-            retries_remaining=QueueItem.retries_remaining - 1,
-            state_id=state_id,
+def take_first(candidates: deque[Candidate], count: int) -> list[Candidate]:
+    return [candidates.popleft() for _ in range(min(count, len(candidates)))]
+
+
+def take(candidates: Sequence[Candidate], reservation_seconds: int) -> list[WorkItem]:
+    """Those of the candidates that nobody else took meanwhile; one statement, or two if one did."""
+    if not candidates:
+        return []
+    changes = [(each.id, each.state_id, new_uuid()) for each in candidates]
+    expires = utcnow() + timedelta(seconds=reservation_seconds)
+    changed = statement(lambda: TAKE_ITEMS.run(changes, expires)).rowcount
+    states = [(state_id,) for _, _, state_id in changes]
+    ours = states if changed == len(states) else ITEMS_IN_STATE.rows(states) if changed else []
+    return [
+        WorkItem(
+            id=candidate.id,
+            queue_name=candidate.queue_name,
+            body=candidate.body,
+            state_id=state,
+            retries_remaining=candidate.retries_remaining - 1,
         )
-        .where((QueueItem.id == candidate.id) & (QueueItem.state_id == candidate.state_id))
-        .execute()
+        for candidate, (_, _, state) in zip(candidates, changes, strict=True)
+        if (state,) in ours
+    ]
+
+
+def build_take(ids: Sequence[Any], old: Sequence[Any], new: Sequence[Any], expires: Any) -> Any:
+    """Each item by its id and its state, which is unique: no other can match one of either."""
+    return QueueItem.update(
+        available=False,
+        processing_expires=expires,
+        retries_remaining=QueueItem.retries_remaining - 1,
+        state_id=Case(QueueItem.id, list(zip(ids, new, strict=True))),
+    ).where(QueueItem.id.in_(ids) & QueueItem.state_id.in_(old))
+
+
+def build_delete(ids: Sequence[Any], states: Sequence[Any]) -> Any:
+    delete = QueueItem.delete()  # type: ignore[misc]
+    return delete.where(QueueItem.id.in_(ids) & QueueItem.state_id.in_(states))
+
+
+@cache
+def available_items_of(name: str) -> Statement:
+    """The first items of the queue that are due (first value) or whose worker died (second)."""
+    columns = [getattr(QueueItem, field) for field in Candidate._fields]
+    return Statement(
+        lambda due, expired: (
+            QueueItem.select(*columns)
+            .where(
+                QueueItem.queue_name.startswith(f"{name}/")
+                & (QueueItem.available_after <= due)
+                & (QueueItem.available | (QueueItem.processing_expires <= expired))
+                & (QueueItem.retries_remaining > 0)
+            )
+            .order_by(QueueItem.id)
+            .limit(CANDIDATES)
+        )
     )
-    if changed != 1:
-        return None
-    return WorkItem(
-        id=candidate.id,
-        queue_name=candidate.queue_name,
-        body=candidate.body,
-        state_id=state_id,
-        retries_remaining=candidate.retries_remaining - 1,
-    )
+
+
+TAKE_ITEMS = StatementOfMany(build_take, columns=3)
+DELETE_ITEMS = StatementOfMany(build_delete, columns=2)
+ITEMS_IN_STATE = StatementOfMany(
+    lambda states: QueueItem.select(QueueItem.state_id).where(QueueItem.state_id.in_(states))
+)
 
 
 def update_item(item: WorkItem, **changes: Any) -> bool:

@@ -4,7 +4,9 @@ Whoever placed the blob: completion is asked for after every item, also when the
 the blob in a client's request, and in every repository that shares it. The item is done only
 when the rescans are enqueued, so a worker that dies in between leaves it to the next.
 
-Next: data/completion.py
+One thread claims, RESCAN_BLOB_DOWNLOADS download, and one settles what they have downloaded.
+
+Next: workers/blobsettlement.py
 """
 
 from __future__ import annotations
@@ -12,31 +14,27 @@ from __future__ import annotations
 import sys
 import threading
 import time
-from collections.abc import Callable
-from concurrent.futures import Future, ThreadPoolExecutor
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
 import structlog
-from redis.exceptions import RedisError
 
-from data.blob_records import find_blobs
-from data.completion import CompletedManifest, find_manifests_completed_by
+from data.blob_records import find_blobs, find_blobs_of_digests
+from data.completion import CompletedManifest
 from data.database import connection
-from data.errors import DatabaseUnavailable, DataError
-from data.faultpoints import FaultPoint, reach
+from data.errors import DataError
 from data.placement import BlobPlacer, BlobToPlace
 from data.proxycache import DEFAULT_KEEP_SECONDS, ProxiedRepository, load_proxied_repository
-from data.secscan.status import Reason
 from data.settings import Settings, WorkerType
 from data.upstream import Upstream, UpstreamClient
-from queues.blobwork import BlobWork, ask_for_config, read_blob_work
-from queues.errors import QueueError
-from queues.rescanqueue import Enqueued, RescanQueue
-from queues.workqueue import MAX_RETRIES, WorkItem, WorkQueue
-from workers.failures import Action, decide
+from queues.blobwork import ask_for_config, read_blob_work
+from queues.workqueue import WorkItem, WorkQueue
+from workers.blobsettlement import BlobSettlement, fail
+from workers.downloadpool import DownloadPool
+from workers.failures import decide
+from workers.iteminhand import ItemInHand
 from workers.process import Process, Stop, run_worker
 from workers.reporter import Reporter
-from workers.reservations import Reservation
 from workers.wiring import (
     build_blob_placer,
     build_blob_queue,
@@ -52,6 +50,8 @@ from workers.wiring import (
 log = structlog.get_logger()
 
 POLL_SECONDS = 1.0
+# How long the claiming thread waits for room for a download before it looks around again.
+ROOM_SECONDS = 0.05
 
 
 @dataclass(slots=True, kw_only=True)
@@ -61,153 +61,116 @@ class BlobWorker:
     settings: Settings
     items: WorkQueue
     placer: BlobPlacer
-    rescans: RescanQueue
+    settlement: BlobSettlement
     open_upstream: Callable[[Upstream], UpstreamClient]
     reporter: Reporter
     clients: dict[Upstream, UpstreamClient] = field(default_factory=dict)
     clients_lock: threading.Lock = field(default_factory=threading.Lock)
 
-    def process_queue_items(self, first: WorkItem, stop: Stop) -> None:
-        """Does an item and then whatever waits, until nothing does or the process is to end."""
-        item: WorkItem | None = first
-        with connection():
-            while item is not None:
-                self.process_queue_item(item)
-                self.reporter.tell_now_and_then()
-                item = None if stop.requested else self.claim()
-        self.reporter.tell()
-
-    def claim(self) -> WorkItem | None:
-        try:
-            return self.items.claim()
-        except DataError as error:
-            log.warning("queue not reachable", error=str(error))
-            return None
-
     def process_queue_item(self, item: WorkItem) -> None:
         """Does one item, and completes it or gives it back as `workers.failures` says."""
-        reservation = Reservation(self.items, item)
-        with reservation.renewed():
-            error = self.try_to_place(item)
+        hand = ItemInHand(self.items, item)
+        with connection():
+            self.look_up([hand])
+            self.download(hand)
+            self.finish([hand], self.place_all([hand]))
+
+    def claim(self, count: int) -> list[ItemInHand]:
+        """Up to so many items, each with what is known of its blob."""
         try:
-            self.settle(reservation.item, error)
-        except DatabaseUnavailable as unavailable:
-            log.warning(
-                "item left to its reservation", item=item.queue_name, error=str(unavailable)
-            )
+            with connection():
+                hands = [ItemInHand(self.items, item) for item in self.items.claim_many(count)]
+                self.look_up(hands)
+        except DataError as error:
+            log.warning("queue not reachable", error=str(error))
+            return []
+        return hands
 
-    def try_to_place(self, item: WorkItem) -> Exception | None:
-        """Why the blob couldn't be placed or its rescans enqueued; None when all went well."""
+    def look_up(self, hands: Sequence[ItemInHand]) -> None:
+        """Finds out what the items ask for; in those that ask for nothing sensible, says so."""
+        known: dict[int, ProxiedRepository | None] = {}
+        for hand in hands:
+            with hand.attempting():
+                hand.work = read_blob_work(hand.item)
+                key = hand.work.repository_id
+                if key not in known:
+                    known[key] = load_proxied_repository(key, plain_secret_key(self.settings))
+                hand.repository = known[key]
+        sound = [(hand, hand.work.digest) for hand in hands if hand.work is not None]
         try:
-            self.place_and_enqueue(read_blob_work(item))
-        except (DataError, QueueError, RedisError) as error:
-            return error
-        except Exception as error:
-            # One item that nobody foresaw must not end the downloads of the others.
-            log.exception("blob item failed unexpectedly", item=item.queue_name)
-            return error
-        return None
-
-    def settle(self, item: WorkItem, error: Exception | None) -> None:
-        if error is None:
-            self.items.complete(item)
-        else:
-            self.hand_back(item, error)
-
-    def hand_back(self, item: WorkItem, error: Exception) -> None:
-        """A retry is used up unless the trouble isn't the blob's; the last one is counted."""
-        verdict = decide(error, tries=MAX_RETRIES - 1 - item.retries_remaining)
-        last = item.retries_remaining <= 0 and verdict.action is not Action.LATER
-        given_up = last or verdict.action is Action.NEVER
-        self.reporter.blob_failed(item.queue_name, str(error), given_up=given_up)
-        if verdict.action is Action.NEVER:
-            log.error("blob item dropped", item=item.queue_name, error=str(error))
-            self.items.complete(item)
+            blobs = find_blobs_of_digests(digest for _, digest in sound)
+        except DataError as error:
+            fail(hands, error)
             return
-        event = "blob given up, left to the sweep" if last else "blob not placed, tried again"
-        log.error(
-            event, item=item.queue_name, retries_left=item.retries_remaining, error=str(error)
-        )
-        self.items.give_back(
-            item,
-            retry_after=verdict.seconds,
-            restore_retry=verdict.action is Action.LATER,
-        )
+        for hand, digest in sound:
+            hand.blobs = blobs[digest]
 
-    def place_and_enqueue(self, work: BlobWork) -> None:
-        repository = load_proxied_repository(work.repository_id, plain_secret_key(self.settings))
-        if repository is not None:
-            self.place(work.digest, repository)
-        complete = find_manifests_completed_by(work.digest)
-        for completed in complete:
-            reach(FaultPoint.COMPLETION_FOUND)
-            self.enqueue(completed)
-            reach(FaultPoint.RESCAN_ENQUEUED)
-        # Only now: no rescan waits for the config of another manifest, however slowly it comes.
-        for completed in complete:
-            self.place_config(completed)
+    def download(self, hand: ItemInHand) -> None:
+        """Stores the bytes unless they are there; their placement is recorded by who settles."""
+        with hand.attempting():
+            if hand.error is not None or hand.work is None or hand.repository is None:
+                return
+            digest = hand.work.digest
+            if not hand.blobs:
+                log.info("blob is gone", digest=digest, repository=hand.repository.name)
+            elif self.placer.is_placed(hand.blobs):
+                log.debug("blob was placed already", digest=digest)
+            else:
+                hand.stored = self.placer.store(
+                    self.blob_to_place(digest, hand.repository),
+                    self.client_of(hand.repository.upstream),
+                )
 
-    def place(self, digest: str, repository: ProxiedRepository) -> None:
-        """Fetches the blob unless it is placed and its bytes are there."""
-        blobs = find_blobs(digest)
-        if not blobs:
-            log.info("blob is gone", digest=digest, repository=repository.name)
-            return
-        if self.placer.is_placed(blobs):
-            log.debug("blob was placed already", digest=digest)
-            return
-        started = time.monotonic()
-        size = self.placer.place(
-            self.blob_to_place(digest, repository), self.client_of(repository.upstream)
-        )
-        log.info(
-            "blob placed",
-            digest=digest,
-            repository=f"{repository.namespace}/{repository.name}",
-            bytes=size,
-            seconds=round(time.monotonic() - started, 3),
-        )
-        self.reporter.blob_placed(repository.namespace, size)
+    def place_all(self, hands: Sequence[ItemInHand]) -> Sequence[CompletedManifest]:
+        """Records what was downloaded; what is complete now."""
+        with connection():
+            return self.settlement.place(hands)
 
-    def place_config(self, completed: CompletedManifest) -> None:
+    def finish(self, hands: Sequence[ItemInHand], complete: Sequence[CompletedManifest]) -> None:
+        """Enqueues the rescans of what is complete, and ends the items."""
+        with connection():
+            try:
+                for each in complete:
+                    self.settlement.enqueue(each)
+                # Only now: no rescan waits for the config of another manifest, however slow it is.
+                for each in complete:
+                    if each.missing_config is not None:
+                        self.place_config(each, each.missing_config)
+            except Exception as error:  # noqa: BLE001
+                fail(hands, error)  # of several, nobody knows whose: each is done again
+            self.settlement.end(hands)
+        self.reporter.tell_now_and_then()
+
+    def place_config(self, completed: CompletedManifest, digest: str) -> None:
         """Fetches a missing config blob, which Quay never queues and needs when it indexes again.
 
         Clair doesn't need it, so the rescan is on its way already, and a failure here is no reason
         to do the item again: the config gets an item, and so the retries, of its own.
         """
-        if completed.missing_config is None:
-            return
+        began = time.monotonic()
         try:
             repository = load_proxied_repository(
                 completed.repository_id, plain_secret_key(self.settings)
             )
-            if repository is not None:
-                self.place(completed.missing_config, repository)
+            blobs = find_blobs(digest)
+            if repository is None or not blobs or self.placer.is_placed(blobs):
+                return
+            placement = self.placer.place(
+                self.blob_to_place(digest, repository), self.client_of(repository.upstream)
+            )
         except DataError as error:
             log.warning(
                 "config not placed",
                 manifest=completed.manifest_id,
-                digest=completed.missing_config,
+                digest=digest,
                 error=str(error),
             )
             self.reporter.blob_failed(
                 f"config of manifest {completed.manifest_id}", str(error), given_up=False
             )
             ask_for_config(self.items, completed, available_after=decide(error).seconds)
-
-    def enqueue(self, completed: CompletedManifest) -> None:
-        enqueued = self.rescans.enqueue_rescan(
-            completed.manifest_id, Reason.EVENT, timeout=self.settings.rescan.job_timeout
-        )
-        repository = f"{completed.namespace}/{completed.repository}"
-        log.info(
-            "rescan enqueued" if enqueued is Enqueued.QUEUED else "rescan on its way already",
-            manifest=completed.manifest_id,
-            digest=completed.digest,
-            repository=repository,
-        )
-        if enqueued is Enqueued.QUEUED:
-            self.reporter.complete(completed.manifest_id, completed.digest, repository)
+        else:
+            self.settlement.tell_placed(repository, placement, time.monotonic() - began)
 
     def blob_to_place(self, digest: str, repository: ProxiedRepository) -> BlobToPlace:
         keep = repository.expiration_seconds or self.settings.registry.push_temp_tag_expiration
@@ -234,44 +197,47 @@ def plain_secret_key(settings: Settings) -> str | None:
 def build_worker(settings: Settings, stop: Stop) -> BlobWorker:
     build_database(settings)
     redis = build_redis(settings, hurry=lambda: stop.requested)
+    items, reporter = build_blob_queue(settings), build_reporter(settings)
+    placer = build_blob_placer(settings, build_storage(settings))
     return BlobWorker(
         settings=settings,
-        items=build_blob_queue(settings),
-        placer=build_blob_placer(settings, build_storage(settings)),
-        rescans=build_queue(settings, redis),
+        items=items,
+        placer=placer,
+        settlement=BlobSettlement(
+            items=items,
+            placer=placer,
+            rescans=build_queue(settings, redis),
+            reporter=reporter,
+            job_timeout=settings.rescan.job_timeout,
+        ),
         open_upstream=lambda upstream: build_upstream_client(settings, upstream),
-        reporter=build_reporter(settings),
+        reporter=reporter,
     )
 
 
 def work(process: Process) -> None:
     """Claims items and does RESCAN_BLOB_DOWNLOADS of them at a time, until stopped."""
-    worker = build_worker(process.settings, process.stop)
+    worker, stop = build_worker(process.settings, process.stop), process.stop
     downloads = process.settings.rescan.blob_downloads
     log.info("worker ready", downloads=downloads)
-    running: set[Future[None]] = set()
     with (
         pushing_metrics(process.settings, worker.reporter.metrics.registry, "proxycacheblobworker"),
-        ThreadPoolExecutor(downloads, thread_name_prefix="download") as pool,
+        DownloadPool(
+            downloads, download=worker.download, place=worker.place_all, finish=worker.finish
+        ) as pool,
     ):
-        while not process.stop.requested:
-            running = forget_done(running)
-            item = worker.claim() if len(running) < downloads else None
-            if item is not None:
-                running.add(pool.submit(worker.process_queue_items, item, process.stop))
-            elif process.burst and not running:
+        while not stop.requested:
+            stop.touch()
+            worker.reporter.tell_now_and_then()
+            pool.forget_ended()
+            room = pool.wait_for_room(ROOM_SECONDS)
+            hands = worker.claim(room) if room else []
+            pool.begin(hands)
+            if not hands and not pool.hands and process.burst:
                 break
-            else:
-                worker.reporter.tell_now_and_then()  # whoever held back may be at a long download
-                process.stop.wait(0.02 if running else POLL_SECONDS)
-    forget_done(running)
-
-
-def forget_done(running: set[Future[None]]) -> set[Future[None]]:
-    """The futures still running; an error that nobody expected ends the process here."""
-    for done in [each for each in running if each.done()]:
-        done.result()
-    return {each for each in running if not each.done()}
+            if not hands:
+                stop.wait(0.02 if pool.hands else POLL_SECONDS)
+    worker.reporter.tell()
 
 
 def main() -> int:

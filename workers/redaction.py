@@ -10,6 +10,7 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Mapping
+from functools import lru_cache
 from typing import Any
 
 REDACTED = "[redacted]"
@@ -46,20 +47,30 @@ WEB_TOKEN = re.compile(r"\beyJ[\w-]{1,4000}\.[\w-]{1,4000}\.[\w-]{0,4000}")
 # Newlines stay: each renderer writes them in its own way.
 CONTROL = re.compile(r"[\x00-\x09\x0b-\x1f\x7f-\x9f\u2028\u2029]")
 KEY_CHARACTERS = re.compile(r"[^\w.-]+")
+# Whatever one of the patterns above matches has one of these in it. Nearly no text has: looking for
+# them together costs a quarter of what looking for each of the patterns does.
+SUSPICIOUS = re.compile(rf"[@=]|eyJ|bearer|{SECRET_NAMES}|{CONTROL.pattern}", re.IGNORECASE)
 
 
 def redact_event(_logger: Any, _method: str, event: Mapping[str, Any]) -> dict[str, Any]:
     """A structlog processor: the event, with text and plain values only and no secret in it."""
-    return {
-        KEY_CHARACTERS.sub("_", str(key)) or "_": redact_value(str(key), value)
-        for key, value in event.items()
-    }
+    return {logged_name(str(key)): redact_value(str(key), value) for key, value in event.items()}
+
+
+@lru_cache(maxsize=1024)
+def logged_name(key: str) -> str:
+    return KEY_CHARACTERS.sub("_", key) or "_"
+
+
+@lru_cache(maxsize=1024)
+def is_secret(key: str) -> bool:
+    return SECRET_KEY.search(key) is not None
 
 
 def redact_value(key: str, value: Any, depth: int = 0) -> Any:
     if value is None or isinstance(value, bool):
         return value
-    if SECRET_KEY.search(key):
+    if is_secret(key):
         return REDACTED
     if isinstance(value, int):
         return value if value.bit_length() < 1024 else "[large number]"
@@ -80,6 +91,8 @@ def redact_text(text: str) -> str:
     """`text` without userinfo, signatures and tokens, and without control characters."""
     if len(text) > LONGEST_TEXT:
         text = f"{text[:BEGINNING]} [..] {text[BEGINNING - LONGEST_TEXT :]}"
+    if not SUSPICIOUS.search(text):
+        return text
     text = USERINFO.sub(rf"\1{REDACTED}@", text)
     text = SIGNED_QUERY.sub(rf"\1{REDACTED}", text)
     text = ASSIGNED.sub(rf"\1{REDACTED}", text)

@@ -6,9 +6,6 @@ half a minute; Quay's own is 20 minutes long and isn't.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
-
 import structlog
 
 from data.database import connection
@@ -24,21 +21,19 @@ RENEWALS = Renewals(RENEWAL_SECONDS)
 
 
 class Reservation:
-    """An item in hand. `item` changes while it is renewed, so it is settled afterwards."""
+    """An item in hand, reserved until `end`. `item` changes while it is renewed."""
 
     def __init__(self, items: WorkQueue, item: WorkItem) -> None:
         self.items = items
         self.item = item
+        self._renewal = RENEWALS.begin(self.renew)
 
-    @contextmanager
-    def renewed(self) -> Iterator[None]:
-        """Renews the reservation while the block runs.
+    def end(self) -> None:
+        """Renews it no more; whoever settles the item does this first.
 
-        Not a moment longer: a renewal would change the state_id under the hands of whoever settles
-        the item.
+        A renewal would change the state_id under their hands.
         """
-        with RENEWALS.renewing(self.renew):
-            yield
+        RENEWALS.end(self._renewal)
 
     def renew(self) -> bool:
         """Whether the item is to be renewed again: it isn't once another worker has it."""

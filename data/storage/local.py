@@ -8,6 +8,7 @@ removed by a later writer.
 from __future__ import annotations
 
 import errno
+import math
 import os
 import stat
 import time
@@ -29,6 +30,8 @@ UPLOADS = "uploads"
 UPLOAD_SUFFIX = ".rescan"
 # A writer touches its file with every chunk, so one that rested this long has no writer any more.
 ABANDONED_SECONDS = 24 * 3600
+# They are looked for this often: that lists the folder, which costs more than a small blob.
+CLEAN_SECONDS = 600.0
 
 FULL = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
 MISSING = frozenset({errno.ENOENT, errno.ENOTDIR})
@@ -40,6 +43,7 @@ class LocalStorage:
     def __init__(self, location: str, storage_path: str) -> None:
         self._location = location
         self._root = Path(storage_path)
+        self._cleaned = -math.inf
 
     def __repr__(self) -> str:
         return f"LocalStorage(location={self._location!r}, storage_path={str(self._root)!r})"
@@ -78,6 +82,11 @@ class LocalStorage:
             f"{error.strerror or error}; {mend(error)}"
         )
 
+    def _clean_now_and_then(self, uploads: Path) -> None:
+        if time.monotonic() >= self._cleaned + CLEAN_SECONDS:
+            self._cleaned = time.monotonic()
+            remove_abandoned(uploads)
+
     def _reading(self, digest: str, path: Path) -> Iterator[bytes]:
         try:
             with path.open("rb") as file:
@@ -94,7 +103,7 @@ class LocalStorage:
         upload = uploads / f"{uuid4()}{UPLOAD_SUFFIX}"
         try:
             make_directory(uploads)
-            remove_abandoned(uploads)
+            self._clean_now_and_then(uploads)
             file = upload.open("xb", buffering=0)
         except OSError as error:
             raise self.unavailable("write", digest, error) from error

@@ -114,7 +114,7 @@ class Connections:
 
     def _manager(self, url: str) -> PoolManager:
         proxy = None
-        if not should_bypass_proxies(url, no_proxy=self._proxies.get("no")):
+        if self._proxies and not should_bypass_proxies(url, no_proxy=self._proxies.get("no")):
             proxy = select_proxy(url, self._proxies)
         if proxy is None:
             return self._direct

@@ -84,8 +84,9 @@ def place(*names: str) -> None:
         )
 
 
-def completed_by(name: str) -> list[int]:
-    return [each.manifest_id for each in find_manifests_completed_by(digest_of(name))]
+def completed_by(*names: str) -> list[int]:
+    digests = [digest_of(name) for name in names]
+    return [each.manifest_id for each in find_manifests_completed_by(*digests)]
 
 
 def test_only_the_last_layer_completes() -> None:
@@ -221,6 +222,36 @@ def test_one_statement_however_many_manifests(
     assert len(count_statements()) - before == 1
 
 
+def test_several_blobs_are_asked_for_at_once() -> None:
+    """A manifest that uses several of them is one, however often it is met."""
+    first, second, third = image("one", ["a", "b"]), image("two", ["b", "c"]), image("three", ["d"])
+    place("a", "b", "c")
+    assert completed_by("a", "b", "c", "d") == [first, second]
+    place("d")
+    assert completed_by("b", "d", "b") == [first, second, third]
+    assert completed_by() == []
+
+
+def test_manifest_met_by_several_blobs_lacks_what_it_lacks_once() -> None:
+    """All but its config is there: that is one missing blob, and not one for each that is there."""
+    whole, partial = image("app", ["a", "b", "c"]), image("part", ["a", "b", "late"])
+    place("a", "b", "c")
+    (completed,) = find_manifests_completed_by(*map(digest_of, "abc"))
+    assert completed.manifest_id == whole
+    assert completed.missing_config == digest_of("app-config")
+    place("part-config")
+    assert completed_by("a", "b") == [whole], f"{partial} lacks a layer"
+
+
+def test_several_blobs_are_one_statement(count_statements: Callable[[], list[str]]) -> None:
+    for number in range(5):
+        image(f"app{number}", [f"own{number}"])
+        place(f"own{number}")
+    before = len(count_statements())
+    assert len(completed_by(*(f"own{number}" for number in range(5)))) == 5
+    assert len(count_statements()) - before == 1
+
+
 def test_one_of_two_workers_sees_both_last_blobs() -> None:
     """Both place, then both look: the look comes after the commit, so at least one sees both."""
     manifest_id = image("app", ["a", "b"])
@@ -241,11 +272,13 @@ def test_one_of_two_workers_sees_both_last_blobs() -> None:
     assert seen == {"a": [manifest_id], "b": [manifest_id]}
 
 
+@pytest.mark.parametrize("blobs", [1, 16])
 @pytest.mark.parametrize("database_uri", ["postgresql"], indirect=True)
-def test_no_table_is_scanned() -> None:
+def test_no_table_is_scanned(blobs: int) -> None:
     """The plan on PostgreSQL, with tables large enough that a scan would hurt."""
-    fill_tables(manifests=3000, blobs_each=8)
-    sql, parameters = select_sharing_manifests(digest_of("unique-7")).sql()
+    fill_tables(manifests=12000, blobs_each=2)
+    digests = [digest_of(f"unique-{7 * number}") for number in range(blobs)]
+    sql, parameters = select_sharing_manifests(digests).sql()
     cursor = database_proxy.execute_sql(f"EXPLAIN {sql}", parameters)
     plan = "\n".join(row[0] for row in cursor.fetchall())
     for table in ("manifest", "manifestblob", "imagestorage", "imagestorageplacement"):

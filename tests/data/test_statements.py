@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import operator
+from collections.abc import Sequence
+from functools import reduce
+
 import pytest
 
 from data.models import MediaType
-from data.statements import Statement
+from data.statements import Statement, StatementOfMany
 
 
 @pytest.mark.usefixtures("database")
@@ -46,3 +50,52 @@ def test_values_are_given_in_the_order_of_the_parameters_wherever_they_stand() -
     assert twice.rows("nothing", "written") == [("written",)]
     assert twice.rows("written", "nothing") == [("written",)]
     assert twice.rows("nothing", "nothing") == []
+
+
+@pytest.mark.usefixtures("database")
+def test_statement_of_many_finds_the_rows_of_each() -> None:
+    for name in ("first", "second", "third"):
+        MediaType.create(name=name)
+    query = StatementOfMany(
+        lambda names: MediaType.select(MediaType.name).where(MediaType.name.in_(names))
+    )
+    for names in (["second"], ["first", "third"], ["third", "second"], ["first", "none", "none"]):
+        found = {name for (name,) in query.rows([(name,) for name in names])}
+        assert found == set(names) - {"none"}
+
+
+@pytest.mark.usefixtures("database")
+def test_statement_of_many_keeps_what_belongs_to_one_thing_together() -> None:
+    """Two columns a thing, and a value for all of them."""
+    for number, name in ((1, "a"), (2, "b"), (3, "c")):
+        MediaType.create(id=number, name=name)
+    query = StatementOfMany(
+        lambda ids, names, last: MediaType.select(MediaType.id).where(
+            reduce(
+                operator.or_,
+                [
+                    (MediaType.id == number) & (MediaType.name == name)
+                    for number, name in zip(ids, names, strict=True)
+                ],
+            )
+            & (MediaType.id <= last)
+        ),
+        columns=2,
+    )
+    assert sorted(query.rows([(3, "c"), (1, "a"), (2, "x")], 3)) == [(1,), (3,)]
+    assert query.rows([(3, "c"), (1, "a"), (2, "b")], 1) == [(1,)]
+    assert query.rows([(1, "b")], 3) == []
+
+
+@pytest.mark.usefixtures("sqlite_database")
+def test_statement_of_many_is_written_once_for_each_number_of_things() -> None:
+    written = []
+
+    def build(names: Sequence[object]) -> object:
+        written.append(len(names))
+        return MediaType.select(MediaType.name).where(MediaType.name.in_(names))
+
+    query = StatementOfMany(build)
+    for count in (1, 3, 1, 3, 3):
+        assert query.rows([(f"name {n}",) for n in range(count)]) == []
+    assert written == [1, 3]

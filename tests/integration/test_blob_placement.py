@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+from dataclasses import replace
 from datetime import timedelta
 
 import pytest
@@ -27,7 +28,6 @@ from workers import reservations
 from workers.demo import registryfaults
 from workers.demo.registrylogin import Access, Authentication
 from workers.demo.sampleimages import debian_image, images_sharing_last_layer
-from workers.process import Stop
 from workers.reservations import Reservation
 
 IMAGE = debian_image("library/app")
@@ -61,9 +61,12 @@ def test_lock_is_renewed_while_the_bytes_are_stored(
     """A large blob takes longer to put on disk than the lock of a dead worker may last."""
     monkeypatch.setattr(bloblock, "RENEWALS", Renewals(0.02))
     key = "lock:BLOB_DELETE_sha256:1"
-    with bloblock.RedisBlobLock(redis)("sha256:1"):
-        redis.pexpire(key, 2000)
-        wait_until(lambda: redis.pttl(key) > 2000, 20, "the lock lasts longer again")
+    lock = bloblock.RedisBlobLock(redis)
+    held = lock.acquire("sha256:1")
+    assert held is not None
+    redis.pexpire(key, 2000)
+    wait_until(lambda: redis.pttl(key) > 2000, 20, "the lock lasts longer again")
+    lock.release([held])
     assert not redis.exists(key)
 
 
@@ -73,17 +76,12 @@ def test_lock_that_somebody_else_keeps_is_done_without(
     monkeypatch.setattr(bloblock, "EXPIRY_SECONDS", 1)
     theirs = Lock(redis, "BLOB_DELETE_sha256:1", expire=30)
     theirs.acquire()
-    with bloblock.RedisBlobLock(redis)("sha256:1"):
-        assert theirs.get_owner_id() == theirs.id
+    assert bloblock.RedisBlobLock(redis).acquire("sha256:1") is None
     assert theirs.get_owner_id() == theirs.id, "theirs isn't ours to release"
 
 
 def test_without_the_lock_it_goes_on_as_quay_does(quay: Pipeline) -> None:
-    quay.blob_worker.placer = type(quay.blob_worker.placer)(
-        storage=quay.blob_worker.placer.storage,
-        lock=bloblock.RedisBlobLock(None),
-        maximum_size=quay.blob_worker.placer.maximum_size,
-    )
+    quay.blob_worker.placer = replace(quay.blob_worker.placer, lock=bloblock.RedisBlobLock(None))
     quay.publish(IMAGE)
     quay.pull("proxy", IMAGE)
     quay.run_blob_worker()
@@ -174,35 +172,6 @@ def test_ours_and_quays_blob_worker_share_the_queue(quay: Pipeline) -> None:
     assert quay.status(pulled.manifest_id) is not IndexStatus.FAILED
 
 
-def test_one_thread_does_and_tells_all_items_that_wait(
-    quay: Pipeline, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr("workers.reporter.PAUSE_SECONDS", 60.0)
-    quay.publish(IMAGE)
-    pulled = quay.pull("proxy", IMAGE)
-    first = quay.blob_worker.items.claim()
-    assert first is not None
-    quay.blob_worker.process_queue_items(first, Stop())
-    assert quay.items() == []
-    assert all(quay.is_placed(digest) for digest in pulled.layer_digests)
-    told = quay.blob_worker.reporter.store.totals()
-    placed = ("quay_proxy_cache_blob_downloads_total", (("outcome", "placed"),))
-    assert told[placed] >= len(pulled.layer_digests)
-
-
-def test_no_item_is_begun_once_the_worker_is_to_end(quay: Pipeline) -> None:
-    quay.publish(IMAGE)
-    quay.pull("proxy", IMAGE)
-    waiting_items = len(quay.items())
-    assert waiting_items > 1
-    first = quay.blob_worker.items.claim()
-    assert first is not None
-    stop = Stop()
-    stop.set()
-    quay.blob_worker.process_queue_items(first, stop)
-    assert len(quay.items()) == waiting_items - 1, "what was begun is done, and no more"
-
-
 def test_item_in_hand_stays_reserved(quay: Pipeline, monkeypatch: pytest.MonkeyPatch) -> None:
     """Its reservation is short; a download is not."""
     monkeypatch.setattr(reservations, "RENEWALS", Renewals(0.02))
@@ -212,8 +181,8 @@ def test_item_in_hand_stays_reserved(quay: Pipeline, monkeypatch: pytest.MonkeyP
     item = items.claim(reservation_seconds=2)
     assert item is not None
     reservation = Reservation(items, item)
-    with reservation.renewed():
-        wait_until(lambda: reservation.item.state_id != item.state_id, 20, "it is renewed")
+    wait_until(lambda: reservation.item.state_id != item.state_id, 20, "it is renewed")
+    reservation.end()
     (row,) = [each for each in quay.items() if each.id == item.id]
     assert row.processing_expires is not None
     assert row.processing_expires > utcnow() + timedelta(seconds=10)

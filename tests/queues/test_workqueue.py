@@ -45,10 +45,9 @@ def test_an_item_has_quays_name_and_body(queue: WorkQueue) -> None:
 
 def test_of_two_that_read_the_same_item_one_gets_it(queue: WorkQueue) -> None:
     put(queue)
-    (first,) = queue.available_items()
-    (second,) = queue.available_items()
-    assert take(first, 60) is not None
-    assert take(second, 60) is None
+    first, second = queue.available_items(), queue.available_items()
+    assert len(take(first, 60)) == 1
+    assert take(second, 60) == []
 
 
 def test_claim_takes_a_retry_and_reserves(queue: WorkQueue) -> None:
@@ -73,6 +72,52 @@ def test_items_are_read_once_for_many_claims(
     statements = count_statements()[before:]
     assert [item.id for item in claimed if item] == [each.id for each in items()]
     assert len([each for each in statements if each.startswith("SELECT")]) == 1
+
+
+def test_several_are_taken_in_one_statement(
+    queue: WorkQueue, count_statements: Callable[[], list[str]]
+) -> None:
+    for _ in range(5):
+        put(queue)
+    ids = [each.id for each in items()]
+    before = len(count_statements())
+    first = queue.claim_many(3)
+    assert len(count_statements()) - before == 2, "the reading and the taking"
+    assert [each.id for each in first] == ids[:3]
+    assert [each.id for each in queue.claim_many(3)] == ids[3:]
+    assert queue.claim_many(3) == []
+    rows = items()
+    assert {row.state_id for row in rows[:3]} == {each.state_id for each in first}
+    assert {row.retries_remaining for row in rows} == {MAX_RETRIES - 1}
+    assert {each.retries_remaining for each in first} == {MAX_RETRIES - 1}
+
+
+def test_of_several_those_that_another_took_are_left_to_it(queue: WorkQueue) -> None:
+    for _ in range(4):
+        put(queue)
+    read = queue.available_items()
+    (theirs,) = take(read[1:2], 60)
+    ours = take(read[:3], 60)
+    assert [each.id for each in ours] == [read[0].id, read[2].id]
+    rows = {row.id: row.state_id for row in items()}
+    assert rows[theirs.id] == theirs.state_id
+    assert [rows[each.id] for each in ours] == [each.state_id for each in ours]
+    assert take(read[:3], 60) == []
+
+
+def test_completed_together_only_those_that_are_still_ours_are_deleted(
+    queue: WorkQueue, count_statements: Callable[[], list[str]]
+) -> None:
+    for _ in range(3):
+        put(queue)
+    done = queue.claim_many(3)
+    renewed = queue.extend(done[1])
+    before = len(count_statements())
+    queue.complete_many(done)
+    assert len(count_statements()) - before == 1
+    assert renewed is not None
+    assert [row.state_id for row in items()] == [renewed.state_id]
+    queue.complete_many([])
 
 
 def test_item_that_another_took_meanwhile_is_taken_by_nobody_else(queue: WorkQueue) -> None:

@@ -1,0 +1,155 @@
+"""What was downloaded meanwhile is settled together, and one item's trouble is its own."""
+
+from __future__ import annotations
+
+import json
+import threading
+from collections.abc import Callable, Sequence
+
+import pytest
+
+from data.models import Manifest, QueueItem, database_proxy
+from data.secscan.status import IndexStatus
+from queues.workqueue import MAX_RETRIES
+from tests.integration.pipeline import Pipeline
+from tests.servers import wait_until
+from workers.demo import registryfaults
+from workers.demo.images import build_image
+from workers.demo.samplelayers import tar_layer
+from workers.iteminhand import ItemInHand
+from workers.process import Process, Stop
+from workers.proxycacheblobworker import work
+
+
+def pull(quay: Pipeline, *names: str) -> list[int]:
+    """One manifest of one layer each, with its item; their ids."""
+    ids = []
+    for name in names:
+        image = build_image(f"library/{name}", [tar_layer({"file": name.encode()})])
+        quay.publish(image)
+        ids.append(quay.pull("proxy", image).manifest_id)
+        assert image.config_digest is not None
+        quay.fetch_blob_in_request("proxy", image, image.config_digest)
+    return ids
+
+
+def download(quay: Pipeline, count: int) -> list[ItemInHand]:
+    hands = quay.blob_worker.claim(count)
+    for each in hands:
+        quay.blob_worker.download(each)
+        assert each.error is None
+    return hands
+
+
+def settle(quay: Pipeline, hands: Sequence[ItemInHand]) -> None:
+    quay.blob_worker.finish(hands, quay.blob_worker.place_all(hands))
+
+
+def test_many_items_cost_the_statements_of_one(
+    quay: Pipeline, count_statements: Callable[[], list[str]]
+) -> None:
+    """From the claim to the end of the items: placed, complete, enqueued."""
+    costs = []
+    for names in (["one"], ["two", "three", "four", "five"]):
+        manifests = pull(quay, *names)
+        before = len(count_statements())
+        settle(quay, download(quay, len(names)))
+        costs.append(len(count_statements()) - before)
+        assert quay.items() == []
+        quay.run_rescan_worker()
+        assert {quay.status(each) for each in manifests} == {IndexStatus.COMPLETED}
+    repositories_more = 4 - 1  # each of the images has one of its own, and it is looked up
+    assert costs[1] == costs[0] + repositories_more
+
+
+def test_item_whose_repository_went_meanwhile_fails_alone(quay: Pipeline) -> None:
+    """Quay deletes a repository while its blob comes: the row that keeps the blob has no place."""
+    gone, *others = pull(quay, "gone", "two", "three")
+    hands = download(quay, 3)
+    delete_repository(gone)
+    settle(quay, hands)
+    (left,) = quay.items()
+    assert left.queue_name == hands[0].item.queue_name
+    assert (left.available, left.retries_remaining) == (True, MAX_RETRIES - 1)
+    assert quay.queue.depth().queued == 2
+    quay.run_rescan_worker()
+    assert {quay.status(each) for each in others} == {IndexStatus.COMPLETED}
+    QueueItem.update(available_after=left.available_after.replace(year=2000)).execute()
+    quay.run_blob_worker()
+    assert quay.items() == [], "there is nothing more to do for it"
+
+
+def delete_repository(manifest_id: int) -> None:
+    repository_id = Manifest.get_by_id(manifest_id).repository_id
+    with database_proxy.atomic():
+        for table in ("uploadedblob", "manifestblob", "tag", "manifest"):
+            database_proxy.execute_sql(f"DELETE FROM {table} WHERE repository_id = {repository_id}")
+        database_proxy.execute_sql(f"DELETE FROM repository WHERE id = {repository_id}")
+
+
+def test_locks_are_held_until_the_placements_are_recorded(quay: Pipeline) -> None:
+    pull(quay, "one", "two")
+    redis = quay.queue.connection
+    hands = download(quay, 2)
+    assert len(redis.keys("lock:BLOB_DELETE_*")) == 2
+    quay.blob_worker.place_all(hands)
+    assert redis.keys("lock:BLOB_DELETE_*") == []
+    assert all(quay.is_placed(each.work.digest) for each in hands if each.work)
+
+
+def test_nothing_foreseeable_holds_a_lock_for_good(quay: Pipeline) -> None:
+    """An organisation of which Quay forgot the location: nothing is placed, nothing stays held."""
+    pull(quay, "one", "two")
+    redis = quay.queue.connection
+    hands = download(quay, 2)
+    database_proxy.execute_sql("UPDATE imagestoragelocation SET name = 'renamed'")
+    settle(quay, hands)
+    assert redis.keys("lock:BLOB_DELETE_*") == []
+    assert [each.retries_remaining for each in quay.items()] == [MAX_RETRIES] * 2
+    assert quay.blob_worker.placer.lock.renewed == {}  # type: ignore[attr-defined]
+
+
+def burst(quay: Pipeline, stop: Stop) -> Process:
+    return Process(worker=None, settings=quay.settings, config=None, burst=True, stop=stop)
+
+
+def test_burst_does_and_tells_all_that_waits(
+    quay: Pipeline, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("workers.reporter.PAUSE_SECONDS", 3600.0)
+    names = [f"app{number}" for number in range(6)]
+    manifests = pull(quay, *names)
+    work(burst(quay, Stop()))
+    assert quay.items() == []
+    told = quay.blob_worker.reporter.store.totals()
+    placed = ("quay_proxy_cache_blob_downloads_total", (("outcome", "placed"),))
+    assert told[placed] == len(names)
+    quay.run_rescan_worker()
+    assert {quay.status(each) for each in manifests} == {IndexStatus.COMPLETED}
+
+
+def test_no_item_is_begun_once_the_worker_is_to_end(quay: Pipeline) -> None:
+    pull(quay, "one", "two")
+    stop = Stop()
+    stop.set()
+    work(burst(quay, stop))
+    assert [each.retries_remaining for each in quay.items()] == [MAX_RETRIES] * 2
+
+
+def test_stop_waits_for_what_was_begun(quay: Pipeline) -> None:
+    pull(quay, "slow")
+    (item,) = quay.items()
+    digest = json.loads(item.body)["digest"]
+    held = registryfaults.Held()
+    quay.upstream.troubles.add(held, reference=digest)
+    stop = Stop()
+    worker = threading.Thread(target=work, args=(burst(quay, stop),))
+    worker.start()
+    assert held.arrived.wait(20)
+    stop.set()
+    wait_until(lambda: stop.requested, 20, "it is asked to stop")
+    held.released.set()
+    worker.join(20)
+    assert not worker.is_alive()
+    assert quay.items() == []
+    assert quay.is_placed(digest)

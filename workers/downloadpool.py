@@ -1,0 +1,140 @@
+"""The threads of the blob worker: some that download, and one that settles what they downloaded.
+
+While one group of items is settled the next blobs come in, and they are the next group: the busier
+the worker, the more blobs share a transaction. Nothing waits for a group to fill.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor, wait
+from queue import Empty, SimpleQueue
+from types import TracebackType
+
+from data.completion import CompletedManifest
+from workers.iteminhand import ItemInHand
+
+# Items that are downloaded and not settled yet, for each download: more wait for the database.
+UNSETTLED = 8
+# So many are settled together at most: each number of them is an SQL text of its own.
+SETTLED_TOGETHER = 16
+# What completes more manifests than this, or lacks a config, must not keep others from their turn.
+QUICKLY_FINISHED = 20
+
+Download = Callable[[ItemInHand], None]
+Place = Callable[[Sequence[ItemInHand]], Sequence[CompletedManifest]]
+Finish = Callable[[Sequence[ItemInHand], Sequence[CompletedManifest]], None]
+
+
+class DownloadPool:
+    """Takes each item through `download`, `place` and `finish`, the last two several at once.
+
+    As a context it ends once all items have ended. For one thread, the one that claims.
+    """
+
+    def __init__(self, downloads: int, *, download: Download, place: Place, finish: Finish) -> None:
+        self.downloads = downloads
+        self.download = download
+        self.place = place
+        self.finish = finish
+        self.hands: list[ItemInHand] = []  # those that had not ended when last looked at
+        self._busy = 0
+        self._less_busy = threading.Condition()
+        self._downloaded: SimpleQueue[ItemInHand | None] = SimpleQueue()
+        self._threads = ThreadPoolExecutor(downloads, thread_name_prefix="download")
+        self._settling = threading.Thread(target=self._settle_all, name="settle", daemon=True)
+
+    def __enter__(self) -> DownloadPool:
+        self._settling.start()
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        wait([each.ended for each in self.hands])
+        self._threads.shutdown()
+        self._downloaded.put(None)
+        self._settling.join()
+        if error is None:
+            self.forget_ended()
+
+    def wait_for_room(self, seconds: float) -> int:
+        """How many downloads may begin; 0 when for so long there was no room for one."""
+        with self._less_busy:
+            self._less_busy.wait_for(lambda: self._busy < self.downloads, seconds)
+            room = self.downloads - self._busy
+        return room if len(self.hands) < UNSETTLED * self.downloads else 0
+
+    def begin(self, hands: Sequence[ItemInHand]) -> None:
+        """Begins the downloads, no more than there is room for."""
+        self.hands += hands
+        with self._less_busy:
+            self._busy += len(hands)
+        for each in hands:
+            self._threads.submit(self._download, each)
+
+    def forget_ended(self) -> None:
+        """Looks which items have ended; raises what nobody foresaw, for the process to end by."""
+        ended = [each for each in self.hands if each.ended.done()]
+        self.hands = [each for each in self.hands if each not in ended]
+        for each in ended:
+            each.ended.result()
+
+    def _download(self, hand: ItemInHand) -> None:
+        try:
+            self.download(hand)
+        except BaseException as error:  # noqa: BLE001
+            hand.ended.set_exception(error)
+        else:
+            self._downloaded.put(hand)
+        finally:
+            with self._less_busy:
+                self._busy -= 1
+                self._less_busy.notify()
+
+    def _settle_all(self) -> None:
+        for hands in self._groups():
+            try:
+                complete = self.place(hands)
+                if is_quick(complete):
+                    self.finish(hands, complete)
+                else:
+                    self._threads.submit(self._finish, hands, complete)
+            except BaseException as error:  # noqa: BLE001
+                end_with(hands, error)
+
+    def _finish(self, hands: Sequence[ItemInHand], complete: Sequence[CompletedManifest]) -> None:
+        try:
+            self.finish(hands, complete)
+        except BaseException as error:  # noqa: BLE001
+            end_with(hands, error)
+
+    def _groups(self) -> Iterator[list[ItemInHand]]:
+        """What was downloaded since the last group; waits for at least one, until there is None."""
+        while (hand := self._downloaded.get()) is not None:
+            group = [hand]
+            while len(group) < SETTLED_TOGETHER:
+                try:
+                    more = self._downloaded.get_nowait()
+                except Empty:
+                    break
+                if more is None:  # the end, of which the next look is to hear
+                    self._downloaded.put(None)
+                    break
+                group.append(more)
+            yield group
+
+
+def is_quick(complete: Sequence[CompletedManifest]) -> bool:
+    """Whether finishing takes no longer than settling does: nothing is fetched, little enqueued."""
+    return len(complete) <= QUICKLY_FINISHED and not any(each.missing_config for each in complete)
+
+
+def end_with(hands: Sequence[ItemInHand], error: BaseException) -> None:
+    for each in hands:
+        if not each.ended.done():
+            each.ended.set_exception(error)

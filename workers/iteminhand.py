@@ -1,0 +1,59 @@
+"""An item of the blob queue in the hands of a worker, from its claim to its end."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator, Sequence
+from concurrent.futures import Future
+from contextlib import contextmanager
+
+import structlog
+from redis.exceptions import RedisError
+
+from data.blob_records import BlobRecord
+from data.errors import DataError
+from data.placement import StoredBlob
+from data.proxycache import ProxiedRepository
+from queues.blobwork import BlobWork
+from queues.errors import QueueError
+from queues.workqueue import WorkItem, WorkQueue
+from workers.reservations import Reservation
+
+log = structlog.get_logger()
+
+
+class ItemInHand:
+    """What is known of the item so far, and what is held for it.
+
+    It goes from the thread that claims to one that downloads and on to the one that settles, and is
+    of one of them at a time.
+    """
+
+    def __init__(self, items: WorkQueue, item: WorkItem) -> None:
+        self.work: BlobWork | None = None
+        self.repository: ProxiedRepository | None = None  # None: gone, or no proxy any more
+        self.blobs: Sequence[BlobRecord] = ()
+        self.stored: StoredBlob | None = None  # its placement is to be recorded
+        self.error: Exception | None = None
+        self.began = time.monotonic()
+        self.ended: Future[None] = Future()  # an exception in it is one that nobody foresaw
+        self.reservation = Reservation(items, item)
+
+    @property
+    def item(self) -> WorkItem:
+        """As it was last renewed."""
+        return self.reservation.item
+
+    @contextmanager
+    def attempting(self) -> Iterator[None]:
+        """Keeps an error of the block as the item's own.
+
+        Also one that nobody foresaw: it must not end the downloads of others.
+        """
+        try:
+            yield
+        except (DataError, QueueError, RedisError) as error:
+            self.error = error
+        except Exception as error:
+            log.exception("blob item failed unexpectedly", item=self.item.queue_name)
+            self.error = error
