@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future
 from contextlib import contextmanager
+from typing import TypeVar
 
 import structlog
 from redis.exceptions import RedisError
 
 from data.blob_records import BlobRecord
-from data.errors import DataError
+from data.errors import DatabaseUnavailable, DataError
 from data.placement import StoredBlob
 from data.proxycache import ProxiedRepository
 from queues.blobwork import BlobWork
@@ -20,6 +21,8 @@ from queues.workqueue import WorkItem, WorkQueue
 from workers.reservations import Reservation
 
 log = structlog.get_logger()
+
+T = TypeVar("T")
 
 
 class ItemInHand:
@@ -57,3 +60,31 @@ class ItemInHand:
         except Exception as error:
             log.exception("blob item failed unexpectedly", item=self.item.queue_name)
             self.error = error
+
+
+def without_error(hands: Iterable[ItemInHand]) -> list[ItemInHand]:
+    return [each for each in hands if each.error is None]
+
+
+def together(hands: Sequence[ItemInHand], do: Callable[[Sequence[ItemInHand]], list[T]]) -> list[T]:
+    """What `do` finds for all of the items, or for each alone when it fails for one of them.
+
+    An item for which it fails has the error; a server that is away is the trouble of them all.
+    """
+    try:
+        return do(hands)
+    except DatabaseUnavailable as error:
+        fail(hands, error)
+    except Exception as error:  # noqa: BLE001
+        if len(hands) > 1:
+            return [found for each in hands for found in together([each], do)]
+        fail(hands, error)
+    return []
+
+
+def fail(hands: Iterable[ItemInHand], error: Exception) -> None:
+    """Makes it the error of those that have none yet."""
+    for each in hands:
+        if each.error is None:
+            with each.attempting():
+                raise error

@@ -4,35 +4,35 @@ Whoever placed the blob: completion is asked for after every item, also when the
 the blob in a client's request, and in every repository that shares it. The item is done only
 when the rescans are enqueued, so a worker that dies in between leaves it to the next.
 
-One thread claims, RESCAN_BLOB_DOWNLOADS download, and one settles what they have downloaded.
+One thread claims, RESCAN_BLOB_DOWNLOADS download, and one settles what came in meanwhile, all of it
+together: a transaction, a completion check and a DELETE cost more than a small blob's bytes.
 
-Next: workers/blobsettlement.py
+Next: data/completion.py
 """
 
 from __future__ import annotations
 
 import sys
-import threading
-import time
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Sequence
+from dataclasses import dataclass
 
 import structlog
 
-from data.blob_records import find_blobs, find_blobs_of_digests
-from data.completion import CompletedManifest
+from data.blob_records import find_blobs_of_digests, record_placements
+from data.completion import CompletedManifest, find_manifests_completed_by
 from data.database import connection
-from data.errors import DataError
-from data.placement import BlobPlacer, BlobToPlace
-from data.proxycache import DEFAULT_KEEP_SECONDS, ProxiedRepository, load_proxied_repository
+from data.errors import DatabaseUnavailable, DataError
+from data.faultpoints import FaultPoint, reach
+from data.proxycache import ProxiedRepository
+from data.secscan.status import Reason
 from data.settings import Settings, WorkerType
-from data.upstream import Upstream, UpstreamClient
-from queues.blobwork import ask_for_config, read_blob_work
-from queues.workqueue import WorkItem, WorkQueue
-from workers.blobsettlement import BlobSettlement, fail
+from queues.blobwork import read_blob_work
+from queues.rescanqueue import Enqueued, RescanQueue
+from queues.workqueue import MAX_RETRIES, WorkItem, WorkQueue
+from workers.blobdownloads import BlobDownloads
 from workers.downloadpool import DownloadPool
-from workers.failures import decide
-from workers.iteminhand import ItemInHand
+from workers.failures import Action, decide
+from workers.iteminhand import ItemInHand, fail, together, without_error
 from workers.process import Process, Stop, run_worker
 from workers.reporter import Reporter
 from workers.wiring import (
@@ -58,22 +58,19 @@ ROOM_SECONDS = 0.05
 class BlobWorker:
     """Places blobs and enqueues rescans; one for all threads of the process."""
 
-    settings: Settings
     items: WorkQueue
-    placer: BlobPlacer
-    settlement: BlobSettlement
-    open_upstream: Callable[[Upstream], UpstreamClient]
+    downloads: BlobDownloads
+    rescans: RescanQueue
     reporter: Reporter
-    clients: dict[Upstream, UpstreamClient] = field(default_factory=dict)
-    clients_lock: threading.Lock = field(default_factory=threading.Lock)
+    job_timeout: int  # seconds that a rescan may take
 
     def process_queue_item(self, item: WorkItem) -> None:
         """Does one item, and completes it or gives it back as `workers.failures` says."""
         hand = ItemInHand(self.items, item)
         with connection():
             self.look_up([hand])
-            self.download(hand)
-            self.finish([hand], self.place_all([hand]))
+            self.downloads.download(hand)
+            self.finish([hand], self.place([hand]))
 
     def claim(self, count: int) -> list[ItemInHand]:
         """Up to so many items, each with what is known of its blob."""
@@ -94,7 +91,7 @@ class BlobWorker:
                 hand.work = read_blob_work(hand.item)
                 key = hand.work.repository_id
                 if key not in known:
-                    known[key] = load_proxied_repository(key, plain_secret_key(self.settings))
+                    known[key] = self.downloads.load_repository(key)
                 hand.repository = known[key]
         sound = [(hand, hand.work.digest) for hand in hands if hand.work is not None]
         try:
@@ -105,113 +102,114 @@ class BlobWorker:
         for hand, digest in sound:
             hand.blobs = blobs[digest]
 
-    def download(self, hand: ItemInHand) -> None:
-        """Stores the bytes unless they are there; their placement is recorded by who settles."""
-        with hand.attempting():
-            if hand.error is not None or hand.work is None or hand.repository is None:
-                return
-            digest = hand.work.digest
-            if not hand.blobs:
-                log.info("blob is gone", digest=digest, repository=hand.repository.name)
-            elif self.placer.is_placed(hand.blobs):
-                log.debug("blob was placed already", digest=digest)
-            else:
-                hand.stored = self.placer.store(
-                    self.blob_to_place(digest, hand.repository),
-                    self.client_of(hand.repository.upstream),
-                )
+    def place(self, hands: Sequence[ItemInHand]) -> list[CompletedManifest]:
+        """Records the placements, and says which manifests are complete with these blobs.
 
-    def place_all(self, hands: Sequence[ItemInHand]) -> Sequence[CompletedManifest]:
-        """Records what was downloaded; what is complete now."""
+        Whoever placed a blob: an item whose blob was there already is asked for as well. Items that
+        failed before are passed over; those that fail here have their error afterwards.
+        """
         with connection():
-            return self.settlement.place(hands)
+            try:
+                together(without_error(hands), self.record)
+            finally:
+                self.downloads.release(hands)
+            reach(FaultPoint.BLOB_PLACED)
+            recorded = without_error(hands)
+            for each in recorded:
+                self.downloads.tell_recorded(each)
+            return together(recorded, self.find_complete)
+
+    def record(self, hands: Sequence[ItemInHand]) -> list[CompletedManifest]:
+        record_placements([each.stored.placement for each in hands if each.stored is not None])
+        return []
+
+    def find_complete(self, hands: Sequence[ItemInHand]) -> list[CompletedManifest]:
+        return find_manifests_completed_by(*(each.work.digest for each in hands if each.work))
 
     def finish(self, hands: Sequence[ItemInHand], complete: Sequence[CompletedManifest]) -> None:
         """Enqueues the rescans of what is complete, and ends the items."""
         with connection():
             try:
                 for each in complete:
-                    self.settlement.enqueue(each)
+                    self.enqueue(each)
                 # Only now: no rescan waits for the config of another manifest, however slow it is.
                 for each in complete:
                     if each.missing_config is not None:
-                        self.place_config(each, each.missing_config)
+                        self.downloads.place_config(each, each.missing_config)
             except Exception as error:  # noqa: BLE001
                 fail(hands, error)  # of several, nobody knows whose: each is done again
-            self.settlement.end(hands)
+            self.end(hands)
         self.reporter.tell_now_and_then()
 
-    def place_config(self, completed: CompletedManifest, digest: str) -> None:
-        """Fetches a missing config blob, which Quay never queues and needs when it indexes again.
-
-        Clair doesn't need it, so the rescan is on its way already, and a failure here is no reason
-        to do the item again: the config gets an item, and so the retries, of its own.
-        """
-        began = time.monotonic()
-        try:
-            repository = load_proxied_repository(
-                completed.repository_id, plain_secret_key(self.settings)
-            )
-            blobs = find_blobs(digest)
-            if repository is None or not blobs or self.placer.is_placed(blobs):
-                return
-            placement = self.placer.place(
-                self.blob_to_place(digest, repository), self.client_of(repository.upstream)
-            )
-        except DataError as error:
-            log.warning(
-                "config not placed",
-                manifest=completed.manifest_id,
-                digest=digest,
-                error=str(error),
-            )
-            self.reporter.blob_failed(
-                f"config of manifest {completed.manifest_id}", str(error), given_up=False
-            )
-            ask_for_config(self.items, completed, available_after=decide(error).seconds)
-        else:
-            self.settlement.tell_placed(repository, placement, time.monotonic() - began)
-
-    def blob_to_place(self, digest: str, repository: ProxiedRepository) -> BlobToPlace:
-        keep = repository.expiration_seconds or self.settings.registry.push_temp_tag_expiration
-        return BlobToPlace(
-            digest=digest,
-            repository_id=repository.repository_id,
-            upstream_repository=repository.upstream_repository,
-            keep_seconds=keep or DEFAULT_KEEP_SECONDS,
+    def enqueue(self, completed: CompletedManifest) -> None:
+        reach(FaultPoint.COMPLETION_FOUND)
+        enqueued = self.rescans.enqueue_rescan(
+            completed.manifest_id, Reason.EVENT, timeout=self.job_timeout
         )
+        repository = f"{completed.namespace}/{completed.repository}"
+        log.info(
+            "rescan enqueued" if enqueued is Enqueued.QUEUED else "rescan on its way already",
+            manifest=completed.manifest_id,
+            digest=completed.digest,
+            repository=repository,
+        )
+        if enqueued is Enqueued.QUEUED:
+            self.reporter.complete(completed.manifest_id, completed.digest, repository)
+        reach(FaultPoint.RESCAN_ENQUEUED)
 
-    def client_of(self, upstream: Upstream) -> UpstreamClient:
-        """One client an upstream, so that connections and tokens are kept."""
-        with self.clients_lock:
-            if upstream not in self.clients:
-                self.clients[upstream] = self.open_upstream(upstream)
-            return self.clients[upstream]
+    def end(self, hands: Sequence[ItemInHand]) -> None:
+        """Completes the items that are done, and gives those back that failed."""
+        for each in hands:
+            each.reservation.end()
+        try:
+            self.items.complete_many([each.item for each in hands if each.error is None])
+            for each in hands:
+                if each.error is not None:
+                    self.hand_back(each, each.error)
+        except DatabaseUnavailable as error:
+            names = [each.item.queue_name for each in hands]
+            log.warning("items left to their reservation", items=names, error=str(error))
+        for each in hands:
+            each.ended.set_result(None)
 
-
-def plain_secret_key(settings: Settings) -> str | None:
-    key = settings.database.secret_key
-    return key.get_secret_value() if key is not None else None
+    def hand_back(self, hand: ItemInHand, error: Exception) -> None:
+        """A retry is used up unless the trouble isn't the blob's; the last one is counted."""
+        item = hand.item
+        verdict = decide(error, tries=MAX_RETRIES - 1 - item.retries_remaining)
+        last = item.retries_remaining <= 0 and verdict.action is not Action.LATER
+        given_up = last or verdict.action is Action.NEVER
+        self.reporter.blob_failed(item.queue_name, str(error), given_up=given_up)
+        if verdict.action is Action.NEVER:
+            log.error("blob item dropped", item=item.queue_name, error=str(error))
+            self.items.complete(item)
+            return
+        event = "blob given up, left to the sweep" if last else "blob not placed, tried again"
+        log.error(
+            event, item=item.queue_name, retries_left=item.retries_remaining, error=str(error)
+        )
+        self.items.give_back(
+            item,
+            retry_after=verdict.seconds,
+            restore_retry=verdict.action is Action.LATER,
+        )
 
 
 def build_worker(settings: Settings, stop: Stop) -> BlobWorker:
     build_database(settings)
-    redis = build_redis(settings, hurry=lambda: stop.requested)
     items, reporter = build_blob_queue(settings), build_reporter(settings)
-    placer = build_blob_placer(settings, build_storage(settings))
-    return BlobWorker(
+    downloads = BlobDownloads(
         settings=settings,
         items=items,
-        placer=placer,
-        settlement=BlobSettlement(
-            items=items,
-            placer=placer,
-            rescans=build_queue(settings, redis),
-            reporter=reporter,
-            job_timeout=settings.rescan.job_timeout,
-        ),
+        placer=build_blob_placer(settings, build_storage(settings)),
         open_upstream=lambda upstream: build_upstream_client(settings, upstream),
         reporter=reporter,
+    )
+    return BlobWorker(
+        items=items,
+        downloads=downloads,
+        rescans=build_queue(settings, build_redis(settings, hurry=lambda: stop.requested)),
+        reporter=reporter,
+        job_timeout=settings.rescan.job_timeout,
     )
 
 
@@ -223,7 +221,10 @@ def work(process: Process) -> None:
     with (
         pushing_metrics(process.settings, worker.reporter.metrics.registry, "proxycacheblobworker"),
         DownloadPool(
-            downloads, download=worker.download, place=worker.place_all, finish=worker.finish
+            downloads,
+            download=worker.downloads.download,
+            place=worker.place,
+            finish=worker.finish,
         ) as pool,
     ):
         while not stop.requested:

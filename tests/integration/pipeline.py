@@ -100,7 +100,7 @@ class Pipeline:
 
     def fetch_blob_in_request(self, organization: str, image: Any, digest: str) -> None:
         """What the registry does when a client asks for a blob: store it and place it."""
-        store = self.blob_worker.placer.storage.preferred
+        store = self.blob_worker.downloads.placer.storage.preferred
         content = b"".join(image.blobs[digest].pieces())
         assert f"sha256:{hashlib.sha256(content).hexdigest()}" == digest
         with store.open_write(digest) as writer:

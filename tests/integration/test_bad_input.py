@@ -81,7 +81,7 @@ def test_blob_that_cannot_be_had_is_given_back(
     (item,) = quay.items()
     assert (item.retries_remaining, item.available) == (4, True)
     assert not quay.is_placed(digest)
-    assert not quay.blob_worker.placer.storage.preferred.exists(digest)
+    assert not quay.blob_worker.downloads.placer.storage.preferred.exists(digest)
 
 
 def test_upstream_that_is_busy_uses_up_no_retry(quay: Pipeline) -> None:
@@ -166,7 +166,7 @@ def test_word_of_the_scanner_on_the_manifest_is_recorded(quay: Pipeline) -> None
 
 def test_index_error_is_recorded_and_tried_again_later(quay: Pipeline) -> None:
     manifest_id = complete(quay)
-    store = quay.blob_worker.placer.storage.preferred
+    store = quay.blob_worker.downloads.placer.storage.preferred
     with store.open_write(IMAGE.layer_digests[0]) as writer:
         writer.write(b"no layer at all")
         writer.commit()
@@ -223,7 +223,7 @@ def test_scanner_that_is_away(quay: Pipeline) -> None:
 def test_placed_blob_whose_file_is_gone_is_fetched_again(quay: Pipeline) -> None:
     manifest_id = complete(quay)
     digest = IMAGE.layer_digests[1]
-    store = quay.blob_worker.placer.storage.preferred
+    store = quay.blob_worker.downloads.placer.storage.preferred
     (quay.storage_path / blob_path(digest)).unlink()
     quay.run_rescan_worker()
     assert quay.status(manifest_id) is None

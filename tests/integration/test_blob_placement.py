@@ -81,7 +81,9 @@ def test_lock_that_somebody_else_keeps_is_done_without(
 
 
 def test_without_the_lock_it_goes_on_as_quay_does(quay: Pipeline) -> None:
-    quay.blob_worker.placer = replace(quay.blob_worker.placer, lock=bloblock.RedisBlobLock(None))
+    quay.blob_worker.downloads.placer = replace(
+        quay.blob_worker.downloads.placer, lock=bloblock.RedisBlobLock(None)
+    )
     quay.publish(IMAGE)
     quay.pull("proxy", IMAGE)
     quay.run_blob_worker()
@@ -120,7 +122,7 @@ def test_encrypted_credentials_open_the_upstream(quay: Pipeline) -> None:
     ).execute()
     secret = SecretStr("a key of the tests")
     database = quay.settings.database.model_copy(update={"secret_key": secret})
-    quay.blob_worker.settings = quay.settings.model_copy(update={"database": database})
+    quay.blob_worker.downloads.settings = quay.settings.model_copy(update={"database": database})
     quay.run_blob_worker()
     assert quay.is_placed(IMAGE.layer_digests[0])
 

@@ -36,13 +36,13 @@ def pull(quay: Pipeline, *names: str) -> list[int]:
 def download(quay: Pipeline, count: int) -> list[ItemInHand]:
     hands = quay.blob_worker.claim(count)
     for each in hands:
-        quay.blob_worker.download(each)
+        quay.blob_worker.downloads.download(each)
         assert each.error is None
     return hands
 
 
 def settle(quay: Pipeline, hands: Sequence[ItemInHand]) -> None:
-    quay.blob_worker.finish(hands, quay.blob_worker.place_all(hands))
+    quay.blob_worker.finish(hands, quay.blob_worker.place(hands))
 
 
 def test_many_items_cost_the_statements_of_one(
@@ -92,7 +92,7 @@ def test_locks_are_held_until_the_placements_are_recorded(quay: Pipeline) -> Non
     redis = quay.queue.connection
     hands = download(quay, 2)
     assert len(redis.keys("lock:BLOB_DELETE_*")) == 2
-    quay.blob_worker.place_all(hands)
+    quay.blob_worker.place(hands)
     assert redis.keys("lock:BLOB_DELETE_*") == []
     assert all(quay.is_placed(each.work.digest) for each in hands if each.work)
 
@@ -106,7 +106,7 @@ def test_nothing_foreseeable_holds_a_lock_for_good(quay: Pipeline) -> None:
     settle(quay, hands)
     assert redis.keys("lock:BLOB_DELETE_*") == []
     assert [each.retries_remaining for each in quay.items()] == [MAX_RETRIES] * 2
-    assert quay.blob_worker.placer.lock.renewed == {}  # type: ignore[attr-defined]
+    assert quay.blob_worker.downloads.placer.lock.renewed == {}  # type: ignore[attr-defined]
 
 
 def burst(quay: Pipeline, stop: Stop) -> Process:

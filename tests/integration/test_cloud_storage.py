@@ -57,7 +57,7 @@ def quay(
 
 
 def storage_of(quay: Pipeline) -> Storage:
-    return quay.blob_worker.placer.storage
+    return quay.blob_worker.downloads.placer.storage
 
 
 def put(store: BlobStore, image: Image, digest: str) -> None:
