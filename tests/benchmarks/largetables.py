@@ -15,7 +15,8 @@ from typing import Any
 import psycopg
 
 from data.manifests import media_types
-from data.proxycache import create_repository
+from data.models import MediaType
+from data.proxycache import create_repository, named_id
 from tests.benchmarks.site import ORGANIZATION, REPOSITORY, Site, manifest_document, sha256
 
 MANIFESTS = 1_000_000
@@ -73,6 +74,7 @@ def build_large_tables(
 @contextmanager
 def loading(site: Site) -> Iterator[Loader]:
     uri = site.settings.database.uri.get_secret_value()
+    named_id(MediaType, media_types.OCI_MANIFEST)  # where this part of the benchmarks is run alone
     with psycopg.connect(uri, autocommit=True) as connection:
         yield Loader(connection, create_repository(ORGANIZATION, REPOSITORY))
 
