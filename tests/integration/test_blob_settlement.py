@@ -10,6 +10,7 @@ import pytest
 
 from data.models import Manifest, QueueItem, database_proxy
 from data.secscan.status import IndexStatus
+from data.storage.blobstore import blob_path
 from queues.workqueue import MAX_RETRIES
 from tests.integration.pipeline import Pipeline
 from tests.servers import wait_until
@@ -97,8 +98,21 @@ def test_locks_are_held_until_the_placements_are_recorded(quay: Pipeline) -> Non
     assert all(quay.is_placed(each.work.digest) for each in hands if each.work)
 
 
-def test_nothing_foreseeable_holds_a_lock_for_good(quay: Pipeline) -> None:
-    """An organisation of which Quay forgot the location: nothing is placed, nothing stays held."""
+def test_bytes_that_cannot_be_stored_hold_no_lock(quay: Pipeline) -> None:
+    """A file lies where the blob's folder has to be."""
+    pull(quay, "one")
+    (item,) = quay.items()
+    folder = quay.storage_path / blob_path(json.loads(item.body)["digest"])
+    folder.parent.parent.mkdir(exist_ok=True)
+    folder.parent.touch()
+    quay.run_blob_worker()
+    assert quay.queue.connection.keys("lock:BLOB_DELETE_*") == []
+    (left,) = quay.items()
+    assert left.retries_remaining == MAX_RETRIES, "it isn't the blob's fault"
+
+
+def test_placements_that_cannot_be_recorded_hold_no_lock(quay: Pipeline) -> None:
+    """Quay's database knows no such location: nothing is placed, and nothing stays held."""
     pull(quay, "one", "two")
     redis = quay.queue.connection
     hands = download(quay, 2)

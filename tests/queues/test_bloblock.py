@@ -9,6 +9,7 @@ from redis import Redis
 from redis.backoff import NoBackoff
 from redis.retry import Retry
 from redis_lock import Lock
+from structlog.testing import capture_logs
 
 from queues import bloblock
 from queues.bloblock import RedisBlobLock
@@ -72,7 +73,11 @@ def test_lock_that_another_took_over_is_not_released(redis: Redis) -> None:
     redis.delete(f"lock:BLOB_DELETE_{DIGEST}")
     theirs = Lock(redis, f"BLOB_DELETE_{DIGEST}", expire=30)
     theirs.acquire()
-    ours.release([lost, kept])
+    with capture_logs() as logs:
+        ours.release([lost, kept])
+    assert [(each["event"], each["digest"]) for each in logs] == [
+        ("blob lock lost before its release", DIGEST)
+    ]
     assert theirs.get_owner_id() == theirs.id
     assert not redis.exists("lock:BLOB_DELETE_sha256:1")
 

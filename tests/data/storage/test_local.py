@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pytest
 
+from data.storage import local
 from data.storage.local import ABANDONED_SECONDS, LocalStorage
 
 DIGEST = "sha256:" + "ab" * 32
@@ -67,6 +68,21 @@ def test_uploads_that_a_killed_writer_left_are_removed_and_no_others(tmp_path: P
         os.utime(uploads / name, (long_ago, long_ago))
     write(LocalStorage("here", str(tmp_path)), b"layer")
     assert {path.name for path in uploads.iterdir()} == {"running.rescan", "an-upload-of-quays"}
+
+
+def test_folder_of_uploads_is_not_listed_for_every_blob(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store, dead = LocalStorage("here", str(tmp_path)), tmp_path / "uploads" / "dead.rescan"
+    write(store, b"layer")
+    dead.write_bytes(b"half a layer")
+    long_ago = time.time() - ABANDONED_SECONDS - 1
+    os.utime(dead, (long_ago, long_ago))
+    write(store, b"layer")
+    assert dead.exists()
+    monkeypatch.setattr(local, "CLEAN_SECONDS", 0.0)
+    write(store, b"layer")
+    assert not dead.exists()
 
 
 def test_a_directory_under_the_path_is_no_blob(tmp_path: Path) -> None:
