@@ -19,6 +19,8 @@ from workers.iteminhand import ItemInHand
 UNSETTLED = 8
 # So many are settled together at most: each number of them is an SQL text of its own.
 SETTLED_TOGETHER = 16
+# How long one that is free waits for more to be: claiming several costs what claiming one does.
+GATHER_SECONDS = 0.005
 # What completes more manifests than this, or lacks a config, must not keep others from their turn.
 QUICKLY_FINISHED = 20
 
@@ -65,7 +67,8 @@ class DownloadPool:
     def wait_for_room(self, seconds: float) -> int:
         """How many downloads may begin; 0 when for so long there was no room for one."""
         with self._less_busy:
-            self._less_busy.wait_for(lambda: self._busy < self.downloads, seconds)
+            if self._less_busy.wait_for(lambda: self._busy < self.downloads, seconds):
+                self._less_busy.wait_for(lambda: self._busy <= self.downloads // 2, GATHER_SECONDS)
             room = self.downloads - self._busy
         return room if len(self.hands) < UNSETTLED * self.downloads else 0
 

@@ -11,6 +11,7 @@ import pytest
 from data.completion import CompletedManifest
 from queues.workqueue import WorkQueue
 from tests.servers import wait_until
+from workers import downloadpool
 from workers.downloadpool import (
     QUICKLY_FINISHED,
     SETTLED_TOGETHER,
@@ -133,6 +134,41 @@ def test_there_is_room_for_so_many_downloads_and_no_more(
         assert pool.wait_for_room(0.01) == 0
         work.may_download.set()
         assert pool.wait_for_room(PATIENCE) > 0
+
+
+def test_one_that_is_free_waits_a_moment_for_another(
+    hold: Callable[[int], list[ItemInHand]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Claiming two costs what claiming one does; but a moment isn't for ever."""
+    monkeypatch.setattr(downloadpool, "GATHER_SECONDS", PATIENCE)
+    work, hands = Work(), hold(4)
+    slots = threading.Semaphore(0)
+    room: list[int] = []
+    pool = DownloadPool(
+        4,
+        download=lambda _: assert_true(slots.acquire(timeout=PATIENCE)),
+        place=work.place,
+        finish=work.finish,
+    )
+    with pool:
+        pool.begin(hands)
+        waiting = threading.Thread(target=lambda: room.append(pool.wait_for_room(PATIENCE)))
+        waiting.start()
+        slots.release()
+        assert work.places.wait(PATIENCE)
+        waiting.join(0.05)
+        assert room == []
+        slots.release()
+        waiting.join(PATIENCE)
+        assert room == [2]
+        monkeypatch.setattr(downloadpool, "GATHER_SECONDS", 0.001)
+        pool.begin(hold(1))
+        assert pool.wait_for_room(PATIENCE) == 1
+        slots.release(3)
+
+
+def assert_true(value: bool) -> None:
+    assert value
 
 
 def test_nothing_is_begun_while_too_many_wait_for_the_database(
