@@ -28,7 +28,7 @@ from data.secscan.status import Reason
 from data.settings import Settings, WorkerType
 from queues.blobwork import read_blob_work
 from queues.rescanqueue import Enqueued, RescanQueue
-from queues.workqueue import MAX_RETRIES, WorkItem, WorkQueue
+from queues.workqueue import MAX_RETRIES, WorkQueue
 from workers.blobdownloads import BlobDownloads
 from workers.downloadpool import DownloadPool
 from workers.failures import Action, decide
@@ -63,14 +63,6 @@ class BlobWorker:
     rescans: RescanQueue
     reporter: Reporter
     job_timeout: int  # seconds that a rescan may take
-
-    def process_queue_item(self, item: WorkItem) -> None:
-        """Does one item, and completes it or gives it back as `workers.failures` says."""
-        hand = ItemInHand(self.items, item)
-        with connection():
-            self.look_up([hand])
-            self.downloads.download(hand)
-            self.finish([hand], self.place([hand]))
 
     def claim(self, count: int) -> list[ItemInHand]:
         """Up to so many items, each with what is known of its blob."""

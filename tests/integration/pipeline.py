@@ -115,15 +115,13 @@ class Pipeline:
         )
 
     def run_blob_worker(self, items: int | None = None) -> None:
-        """Has the blob worker do all available items, or so many."""
-        done = 0
-        while items is None or done < items:
-            item = self.blob_worker.items.claim()
-            if item is None:
-                break
-            self.blob_worker.process_queue_item(item)
+        """Has the blob worker do all available items, or so many, one after the other."""
+        worker, done = self.blob_worker, 0
+        while (items is None or done < items) and (hands := worker.claim(1)):
+            worker.downloads.download(hands[0])
+            worker.finish(hands, worker.place(hands))
             done += 1
-        self.blob_worker.reporter.tell()
+        worker.reporter.tell()
 
     def run_rescan_worker(self, *, backfill: bool = False) -> None:
         """Has a rescan worker do what is queued on one lane, in this process."""
