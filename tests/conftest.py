@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import gc
 import os
+import shutil
 from collections.abc import Callable, Collection, Iterator
 from pathlib import Path
 
@@ -36,6 +38,15 @@ def left_out(engines: Collection[str]) -> list[str]:
 
 
 LEFT_OUT = left_out(ENGINES)
+
+# What importing and collecting makes is there to the end: to look through it for garbage, again and
+# again, takes a quarter of the collecting, and some of every test.
+gc.disable()
+
+
+def pytest_collection_finish() -> None:
+    gc.freeze()
+    gc.enable()
 
 
 def pytest_sessionstart() -> None:
@@ -87,14 +98,18 @@ def database_uri(
 ) -> Iterator[str]:
     """The DB_URI of a database with Quay's tables, empty, on each engine in turn."""
     if request.param == "sqlite":
-        yield f"sqlite:///{tmp_path}/quay.db"
+        yield request.getfixturevalue("sqlite_uri")
         return
     server = "postgresql" if request.param == "quay_ddl" else request.param
     engine: Engine = request.getfixturevalue(server)
     ddl = QUAY_DDL if request.param == "quay_ddl" else None
     kept = spares.setdefault(request.param, Spares(lambda: make_database(engine, ddl)))
     uri = kept.take()
-    yield uri
+    with pytest.MonkeyPatch.context() as patch:
+        if engine.authority is not None:
+            # PyMySQL reads all authorities at each connection, and then has none verify anything.
+            patch.setenv("SSL_CERT_FILE", str(engine.authority))
+        yield uri
     kept.give_back(uri)
 
 
@@ -106,30 +121,46 @@ def make_database(engine: Engine, ddl: Path | None) -> str:
         return uri
 
 
+@pytest.fixture(scope="session")
+def empty_sqlite(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A database in a file, to be copied."""
+    path = tmp_path_factory.mktemp("sqlite") / "quay.db"
+    with bound_database(f"sqlite:///{path}"):
+        return path
+
+
+@pytest.fixture
+def sqlite_uri(tmp_path: Path, empty_sqlite: Path) -> str:
+    path = tmp_path / "quay.db"
+    shutil.copyfile(empty_sqlite, path)
+    return f"sqlite:///{path}"
+
+
 @pytest.fixture
 def database(database_uri: str) -> Iterator[str]:
     """Quay's tables, empty, on each engine in turn; the tables are bound to it."""
-    with bound_database(database_uri):
+    with bound_database(database_uri, has_tables=True):
         yield database_uri
 
 
 @pytest.fixture
-def sqlite_database(tmp_path: Path) -> Iterator[str]:
+def sqlite_database(sqlite_uri: str) -> Iterator[str]:
     """Quay's tables, empty, on SQLite, for tests in which the engine plays no part."""
-    uri = f"sqlite:///{tmp_path}/quay.db"
-    with bound_database(uri):
-        yield uri
+    with bound_database(sqlite_uri, has_tables=True):
+        yield sqlite_uri
 
 
 class bound_database:  # noqa: N801
     """Binds the tables to `uri` with Quay's tables in it, and lets go of every connection after."""
 
-    def __init__(self, uri: str) -> None:
+    def __init__(self, uri: str, *, has_tables: bool = False) -> None:
         self.uri = uri
+        self.has_tables = has_tables
 
     def __enter__(self) -> str:
         open_database(self.uri)
-        create_tables()
+        if not self.has_tables:
+            create_tables()
         return self.uri
 
     def __exit__(self, *exception: object) -> None:

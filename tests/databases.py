@@ -36,9 +36,14 @@ USED_IN_MARIADB = """
 SELECT table_name FROM information_schema.tables
 WHERE table_schema = database() AND auto_increment > 1
 """
-COLUMNS = """
+COLUMNS_OF_POSTGRESQL = """
+SELECT attrelid::regclass::text, attname FROM pg_attribute JOIN pg_class ON pg_class.oid = attrelid
+WHERE relnamespace = 'public'::regnamespace AND relkind = 'r' AND attnum > 0 AND NOT attisdropped
+ORDER BY attrelid, attnum
+"""
+COLUMNS_OF_MARIADB = """
 SELECT table_name, column_name FROM information_schema.columns
-WHERE table_schema = {schema} ORDER BY table_name, column_name
+WHERE table_schema = database() ORDER BY table_name, column_name
 """
 
 
@@ -55,52 +60,48 @@ class Spares:
         if self.spare:
             return self.spare.pop()
         uri = self.make()
-        self.columns[uri] = columns_of(uri)
+        with connect(uri) as connection:
+            self.columns[uri] = columns_of(connection)
         return uri
 
     def give_back(self, uri: str) -> None:
         """Empties it; one that is still in use, or whose tables a test changed, is left alone."""
         try:
-            if columns_of(uri) == self.columns[uri]:
-                empty(uri)
-                self.spare.append(uri)
+            with connect(uri) as connection:
+                if columns_of(connection) == self.columns[uri]:
+                    empty(connection)
+                    self.spare.append(uri)
         except (psycopg.errors.LockNotAvailable, pymysql.err.OperationalError):
             return
 
 
-def columns_of(uri: str) -> Any:
-    if is_postgresql(uri):
-        with psycopg.connect(uri) as connection:
-            return connection.execute(COLUMNS.format(schema="'public'").encode()).fetchall()
-    with connect_to_mariadb(uri) as connection:
-        cursor = connection.cursor()
-        cursor.execute(COLUMNS.format(schema="database()"))
-        return cursor.fetchall()
+def columns_of(connection: Any) -> Any:
+    cursor = connection.cursor()
+    in_postgresql = isinstance(connection, psycopg.Connection)
+    cursor.execute(COLUMNS_OF_POSTGRESQL if in_postgresql else COLUMNS_OF_MARIADB)
+    return cursor.fetchall()
 
 
-def empty(uri: str) -> None:
-    if is_postgresql(uri):
-        with psycopg.connect(uri, options=f"-c lock_timeout={PATIENCE_SECONDS}s") as connection:
-            connection.execute(EMPTY_POSTGRESQL)
-        return
-    with connect_to_mariadb(uri) as connection:
-        cursor = connection.cursor()
-        cursor.execute(f"SET foreign_key_checks = 0, lock_wait_timeout = {PATIENCE_SECONDS}")
-        cursor.execute(f"SET innodb_lock_wait_timeout = {PATIENCE_SECONDS}")
-        # MySQL remembers for a day what it found; this comment is a statement to it alone.
-        cursor.execute("SET @fresh = 1 /*!80000 , information_schema_stats_expiry = 0 */")
-        cursor.execute(USED_IN_MARIADB)
-        for (table,) in cursor.fetchall():
-            cursor.execute(f"DELETE FROM `{table}`")
-            cursor.execute(f"ALTER TABLE `{table}` AUTO_INCREMENT = 1")
+def empty(connection: Any) -> None:
+    cursor = connection.cursor()
+    if isinstance(connection, psycopg.Connection):
+        cursor.execute(EMPTY_POSTGRESQL)
         connection.commit()
+        return
+    cursor.execute(f"SET foreign_key_checks = 0, lock_wait_timeout = {PATIENCE_SECONDS}")
+    cursor.execute(f"SET innodb_lock_wait_timeout = {PATIENCE_SECONDS}")
+    # MySQL remembers for a day what it found; this comment is a statement to it alone.
+    cursor.execute("SET @fresh = 1 /*!80000 , information_schema_stats_expiry = 0 */")
+    cursor.execute(USED_IN_MARIADB)
+    for (table,) in cursor.fetchall():
+        cursor.execute(f"DELETE FROM `{table}`")
+        cursor.execute(f"ALTER TABLE `{table}` AUTO_INCREMENT = 1")
+    connection.commit()
 
 
-def is_postgresql(uri: str) -> bool:
-    return uri.startswith("postgres")
-
-
-def connect_to_mariadb(uri: str) -> Any:
+def connect(uri: str) -> Any:
+    if uri.startswith("postgres"):
+        return psycopg.connect(uri, options=f"-c lock_timeout={PATIENCE_SECONDS}s")
     parts = urlsplit(uri)
     return pymysql.connect(
         host=parts.hostname,
@@ -108,4 +109,5 @@ def connect_to_mariadb(uri: str) -> Any:
         user=parts.username,
         password=parts.password or "",
         database=parts.path.lstrip("/"),
+        ssl_disabled=True,  # what else would read every authority of the system
     )

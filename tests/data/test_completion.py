@@ -6,7 +6,6 @@ import hashlib
 import json
 import threading
 from collections.abc import Callable, Sequence
-from typing import Any
 
 import pytest
 
@@ -17,7 +16,6 @@ from data.manifests import media_types, parse_manifest
 from data.models import (
     ImageStorage,
     ImageStorageLocation,
-    ImageStoragePlacement,
     Manifest,
     ManifestBlob,
     ManifestSecurityStatus,
@@ -288,47 +286,44 @@ def test_no_table_is_scanned(blobs: int) -> None:
 def fill_tables(*, manifests: int, blobs_each: int) -> None:
     repository_id = create_repository("proxy", "filled")
     media_type_id = Manifest.get_by_id(image("app", ["a"])).media_type_id
-    with database_proxy.atomic():
-        blob_ids = insert(
-            ImageStorage,
-            [
-                {"content_checksum": digest_of(f"unique-{n}"), "image_size": 1}
-                for n in range(manifests * blobs_each)
-            ],
-        )
-        manifest_ids = insert(
-            Manifest,
-            [
-                {
-                    "repository_id": repository_id,
-                    "digest": digest_of(f"manifest-{n}"),
-                    "media_type_id": media_type_id,
-                    "manifest_bytes": "{}",
-                }
-                for n in range(manifests)
-            ],
-        )
-        insert(
-            ManifestBlob,
-            [
-                {
-                    "repository_id": repository_id,
-                    "manifest_id": manifest_ids[n // blobs_each],
-                    "blob_id": blob_id,
-                }
-                for n, blob_id in enumerate(blob_ids)
-            ],
-        )
-        insert(
-            ImageStoragePlacement,
-            [{"storage_id": blob_id, "location_id": 1} for blob_id in blob_ids],
-        )
+    statements: list[tuple[str, tuple[int, ...]]] = [
+        (
+            """
+            INSERT INTO imagestorage (uuid, image_size, uploading, cas_path, content_checksum)
+            SELECT gen_random_uuid(), 1, true, true,
+              'sha256:' || encode(sha256(convert_to('unique-' || n, 'UTF8')), 'hex')
+            FROM generate_series(0, %s) n
+            """,
+            (manifests * blobs_each - 1,),
+        ),
+        (
+            """
+            INSERT INTO manifest (repository_id, digest, media_type_id, manifest_bytes)
+            SELECT %s, 'sha256:' || encode(sha256(convert_to('manifest-' || n, 'UTF8')), 'hex'),
+              %s, '{}'
+            FROM generate_series(0, %s) n
+            """,
+            (repository_id, media_type_id, manifests - 1),
+        ),
+        (
+            """
+            INSERT INTO manifestblob (repository_id, manifest_id, blob_id)
+            SELECT repository_id, manifest.id, imagestorage.id
+            FROM (SELECT *, row_number() OVER (ORDER BY id) - 1 AS n FROM imagestorage
+              WHERE image_size = 1) imagestorage
+            JOIN (SELECT *, row_number() OVER (ORDER BY id) - 1 AS n FROM manifest
+              WHERE repository_id = %s) manifest ON manifest.n = imagestorage.n / %s
+            """,
+            (repository_id, blobs_each),
+        ),
+        (
+            """
+            INSERT INTO imagestorageplacement (storage_id, location_id)
+            SELECT id, 1 FROM imagestorage WHERE image_size = 1
+            """,
+            (),
+        ),
+    ]
+    for sql, parameters in statements:
+        database_proxy.execute_sql(sql, parameters)
     database_proxy.execute_sql("ANALYZE")
-
-
-def insert(model: type[Any], rows: Sequence[dict[str, Any]]) -> list[int]:
-    """The ids of the new rows, in order; as many at a time as PostgreSQL takes parameters."""
-    for start in range(0, len(rows), 1000):
-        model.insert_many(rows[start : start + 1000]).execute()
-    query = model.select(model.id).order_by(model.id.desc()).limit(len(rows))
-    return sorted(row.id for row in query)

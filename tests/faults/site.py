@@ -22,6 +22,7 @@ from data.proxycache import PulledManifest
 from data.secscan.status import IndexStatus, Reason
 from queues.rescanqueue import Enqueued, RescanQueue
 from tests.integration.pipeline import Pipeline, pipeline
+from tests.programs import Program
 from workers.demo.images import Image
 from workers.demo.sampleimages import alpine_image
 
@@ -33,7 +34,7 @@ NO_LIMIT = (resource.RLIM_INFINITY, resource.RLIM_INFINITY)
 class Worker:
     """One started `python -m workers.<name>` and all its children."""
 
-    process: subprocess.Popen[bytes]
+    process: Program | subprocess.Popen[bytes]
     log: Path
     died: Path  # made by the process that hits its fault point, at that moment
 
@@ -82,26 +83,34 @@ class Site:
         *,
         fault: FaultPoint | None = None,
         largest_file: int | None = None,  # bytes
-        environment: Mapping[str, str] | None = None,
+        new_python: Mapping[str, str] | None = None,
         **config: Any,
     ) -> Worker:
-        """Starts `python -m <program>` with the site's config.yaml and `config` on top of it."""
+        """Starts `python -m <program>` with the site's config.yaml and `config` on top of it.
+
+        With `new_python`, environment variables that Python reads as it starts, it isn't forked.
+        """
         name = f"{len(self.workers):02}"
         path = self.directory / f"config-{name}.yaml"
         path.write_text(yaml.safe_dump(self.quay.config | config))
         log, died = self.directory / f"log-{name}.json", self.directory / f"died-{name}"
-        environ = {name: value for name, value in os.environ.items() if name != VARIABLE}
-        environ |= {"JSONLOG": "true", **(environment or {})}
+        arguments = ["--config", str(path)]
+        variables = {"JSONLOG": "true"}
         if fault is not None:
-            environ[VARIABLE] = f"{fault.value}@{died}"
-        with log.open("wb") as stream:
-            process = subprocess.Popen(
-                [sys.executable, "-m", program, "--config", str(path)],
-                stderr=stream,
-                env=environ,
-                start_new_session=True,
-                preexec_fn=lambda: limit_files(largest_file),
+            variables[VARIABLE] = f"{fault.value}@{died}"
+        process: Program | subprocess.Popen[bytes]
+        if new_python is None:
+            process = Program(
+                program, *arguments, log=log, environment=variables, largest_file=largest_file
             )
+        else:
+            with log.open("wb") as stream:
+                process = subprocess.Popen(
+                    [sys.executable, "-m", program, *arguments],
+                    stderr=stream,
+                    env={**os.environ, **variables, **new_python},
+                    start_new_session=True,
+                )
         worker = Worker(process, log, died)
         self.workers.append(worker)
         return worker
@@ -143,12 +152,6 @@ class Site:
             for file in blobs.glob("??/*")
             if hashlib.sha256(file.read_bytes()).hexdigest() != file.name
         ]
-
-
-def limit_files(largest: int | None) -> None:
-    """Writing more to a file fails from now on; it can be lifted again."""
-    if largest is not None:
-        resource.setrlimit(resource.RLIMIT_FSIZE, (largest, resource.RLIM_INFINITY))
 
 
 def children_of(pid: int) -> list[int]:

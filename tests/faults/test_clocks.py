@@ -33,7 +33,7 @@ def start_with_clock(running: Site, offset: int) -> Any:
     wrong = Path(__file__).parent / "wrongclock"
     environment = {"PYTHONPATH": str(wrong), "CLOCK_OFFSET": str(offset)}
     return running.start(
-        "workers.rescanworker", environment=environment, RESCAN_MAX_CONCURRENT_INDEXES=1
+        "workers.rescanworker", new_python=environment, RESCAN_MAX_CONCURRENT_INDEXES=1
     )
 
 

@@ -5,8 +5,6 @@ from __future__ import annotations
 import itertools
 import json
 import pickle
-import subprocess
-import sys
 from collections.abc import Iterator
 from datetime import UTC, datetime
 from pathlib import Path
@@ -23,6 +21,7 @@ from queues.__main__ import app
 from queues.rescanjob import RESCAN_FIELDS
 from queues.rescanqueue import RescanQueue, backfill_lane
 from tests.integration.pipeline import Pipeline, pipeline
+from tests.programs import Program
 from tests.workers.ops.conftest import TOKEN, serving
 from workers.demo.sampleimages import alpine_image
 
@@ -94,16 +93,18 @@ def fill(quay: Pipeline, redis: Redis) -> None:
     numbers = itertools.count(100)
     for lane in ("rescan", backfill_lane("rescan")):
         queue = RescanQueue(lane, connection=redis)
+        batch = redis.pipeline(transaction=False)
         for state, _ in itertools.product(STATES, FIELDS):
             job_id = f"rescan-{(number := next(numbers))}"
             queue.enqueue_rescan(number, Reason.EVENT, timeout=60)
-            redis.hset(f"rq:job:{job_id}", "status", state)
+            batch.hset(f"rq:job:{job_id}", "status", state)
             if state == "queued":
                 continue
-            redis.lrem(queue.key, 1, job_id)
+            batch.lrem(queue.key, 1, job_id)
             run = ":run" if state == "started" else ""
-            redis.zadd(f"rq:{'wip' if run else state}:{lane}", {job_id + run: now - 100})
-            redis.hset(f"rq:execution:{job_id}:run", "created_at", "x")
+            batch.zadd(f"rq:{'wip' if run else state}:{lane}", {job_id + run: now - 100})
+            batch.hset(f"rq:execution:{job_id}:run", "created_at", "x")
+        batch.execute()
         redis.rpush(f"rq:queue:{lane}:intermediate", f"rescan-{next(numbers)}")
         redis.sadd(f"rq:workers:{lane}", "rq:worker:w")
     redis.sadd("rq:workers", "rq:worker:w")
@@ -125,46 +126,47 @@ def fill(quay: Pipeline, redis: Redis) -> None:
 def plant(redis: Redis, pickled: bytes) -> None:
     """In each job another field, so that none is passed over because of one read before it."""
     keys: Any = redis.keys("*")
+    batch = redis.pipeline(transaction=False)
     for key in keys:
         if key.startswith(b"rq:job:rescan-"):
             number = int(key.removeprefix(b"rq:job:rescan-"))
-            redis.hset(key, FIELDS[number % len(FIELDS)], pickled)
+            batch.hset(key, FIELDS[number % len(FIELDS)], pickled)
             kind, field = RESULTS[number % len(RESULTS)]
-            redis.xadd(key.replace(b":job:", b":results:"), {"type": kind, field: pickled})
+            batch.xadd(key.replace(b":job:", b":results:"), {"type": kind, field: pickled})
             continue
         match redis.type(key):
             case b"string":
-                redis.set(key, pickled)
+                batch.set(key, pickled)
             case b"hash":
                 fields: Any = redis.hkeys(key)
-                redis.hset(key, mapping=dict.fromkeys([*fields, pickled], pickled))
+                batch.hset(key, mapping=dict.fromkeys([*fields, pickled], pickled))
             case b"list":
-                redis.rpush(key, pickled)
+                batch.rpush(key, pickled)
             case b"set":
-                redis.sadd(key, pickled)
+                batch.sadd(key, pickled)
             case b"zset":
-                redis.zadd(key, {pickled: 1})
+                batch.zadd(key, {pickled: 1})
+    batch.execute()
 
 
 @pytest.mark.parametrize("worker", WORKERS)
 def test_no_worker_loads_a_planted_pickle_and_each_lives(
     worker: str, config: dict[str, Any], tmp_path: Path, canary: Path
 ) -> None:
-    done = subprocess.run(
-        [
-            sys.executable,
-            "-m",
-            f"workers.{worker}",
-            "--burst",
-            "--config",
-            str(tmp_path / "config.yaml"),
-        ],
-        capture_output=True,
-        text=True,
-        timeout=60,
+    program = Program(
+        f"workers.{worker}",
+        "--burst",
+        "--config",
+        str(tmp_path / "config.yaml"),
+        log=tmp_path / "log",
     )
-    assert done.returncode == 0, done.stderr
-    assert "Traceback" not in done.stderr, done.stderr
+    try:
+        code = program.wait(60)
+    finally:
+        program.kill()
+    said = program.log.read_text()
+    assert code == 0, said
+    assert "Traceback" not in said, said
     assert not canary.exists()
 
 

@@ -47,7 +47,7 @@ class Actor:
     dies_at: int | None = None
     suspected: bool = False  # taken for dead, though it isn't
     state: State = State.RUNNING
-    granted: bool = False
+    granted: threading.Semaphore = field(default_factory=lambda: threading.Semaphore(0))
     taken: int = 0
     dead: bool = False
     error: BaseException | None = None
@@ -100,9 +100,8 @@ class Steps:
         self.watch(moved)
 
     def grant(self, actor: Actor) -> None:
-        with self.changed:
-            actor.granted, actor.state = True, State.RUNNING
-            self.changed.notify_all()
+        actor.state = State.RUNNING
+        actor.granted.release()
 
     def count(self, state: State) -> int:
         return sum(actor.state is state for actor in self.actors)
@@ -142,10 +141,10 @@ class Steps:
         if actor.dead:
             raise Crashed
         with self.changed:
-            actor.state, actor.granted = State.STOPPED, False
+            actor.state = State.STOPPED
             self.changed.notify_all()
-            self.changed.wait_for(lambda: actor.granted)
-            actor.taken += 1
+        actor.granted.acquire()
+        actor.taken += 1
         if actor.taken == actor.dies_at:
             actor.dead = True
             raise Crashed

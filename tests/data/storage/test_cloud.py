@@ -35,6 +35,8 @@ from tests.data.storage.targets import (
     s3_target,
 )
 
+# One process, for one server of each kind.
+pytestmark = pytest.mark.xdist_group("cloud")
 DIGEST = "sha256:" + "ab" * 32
 LARGE = bytes(20 * 1024 * 1024)
 

@@ -19,6 +19,8 @@ from data.errors import BlobNotStored, ManifestError, StorageUnavailable
 from data.storage import BlobStore
 from tests.data.storage.targets import AZURE_KEY, WRONG_KEY, MotoAccount, Target
 
+# One process, for one server of each kind.
+pytestmark = pytest.mark.xdist_group("cloud")
 MIB = 1024 * 1024
 # Larger than one part of an upload, and no whole number of parts.
 LARGE = bytes(range(256)) * 4096 * 19 + b"the end"
