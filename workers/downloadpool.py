@@ -2,13 +2,18 @@
 
 While one group of items is settled the next blobs come in, and they are the next group: the busier
 the worker, the more blobs share a transaction. Nothing waits for a group to fill.
+
+Items are claimed ahead of their downloads as long as these are quick, for a claim takes longer than
+a small blob does. Once they are slow, what waits is given back: another worker may be idle.
 """
 
 from __future__ import annotations
 
+import math
 import threading
+import time
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor, wait
+from concurrent.futures import Future, ThreadPoolExecutor, wait
 from queue import Empty, SimpleQueue
 from types import TracebackType
 
@@ -19,8 +24,10 @@ from workers.iteminhand import ItemInHand
 UNSETTLED = 8
 # So many are settled together at most: each number of them is an SQL text of its own.
 SETTLED_TOGETHER = 16
-# How long one that is free waits for more to be: claiming several costs what claiming one does.
+# How long room for one waits for more: claiming several costs what claiming one does.
 GATHER_SECONDS = 0.005
+# A download that takes longer isn't quick.
+QUICK_SECONDS = 0.1
 # What completes more manifests than this, or lacks a config, must not keep others from their turn.
 QUICKLY_FINISHED = 20
 
@@ -41,8 +48,10 @@ class DownloadPool:
         self.place = place
         self.finish = finish
         self.hands: list[ItemInHand] = []  # those that had not ended when last looked at
-        self._busy = 0
-        self._less_busy = threading.Condition()
+        self._waiting: dict[ItemInHand, Future[None]] = {}
+        self._running: dict[ItemInHand, float] = {}  # since when
+        self._last_took = math.inf  # seconds
+        self._changed = threading.Condition()  # guards these three
         self._downloaded: SimpleQueue[ItemInHand | None] = SimpleQueue()
         self._threads = ThreadPoolExecutor(downloads, thread_name_prefix="download")
         self._settling = threading.Thread(target=self._settle_all, name="settle", daemon=True)
@@ -65,20 +74,40 @@ class DownloadPool:
             self.forget_ended()
 
     def wait_for_room(self, seconds: float) -> int:
-        """How many downloads may begin; 0 when for so long there was no room for one."""
-        with self._less_busy:
-            if self._less_busy.wait_for(lambda: self._busy < self.downloads, seconds):
-                self._less_busy.wait_for(lambda: self._busy <= self.downloads // 2, GATHER_SECONDS)
-            room = self.downloads - self._busy
-        return room if len(self.hands) < UNSETTLED * self.downloads else 0
+        """How many items may be begun; 0 when for so long there was no room for one."""
+        with self._changed:
+            if self._changed.wait_for(lambda: self._room() > 0, seconds):
+                half = self.downloads if self._is_quick() else self.downloads // 2
+                self._changed.wait_for(lambda: self._room() >= half, GATHER_SECONDS)
+            room = self._room()
+        return max(0, room) if len(self.hands) < UNSETTLED * self.downloads else 0
 
     def begin(self, hands: Sequence[ItemInHand]) -> None:
-        """Begins the downloads, no more than there is room for."""
+        """Begins the downloads, or has them wait for the next that ends: no more than have room."""
         self.hands += hands
-        with self._less_busy:
-            self._busy += len(hands)
-        for each in hands:
-            self._threads.submit(self._download, each)
+        with self._changed:
+            for each in hands:
+                self._waiting[each] = self._threads.submit(self._download, each)
+
+    def take_back(self, *, also_quick: bool = False) -> list[ItemInHand]:
+        """The items whose download has not begun and can't soon; it will not begin any more."""
+        with self._changed:
+            if self._is_quick() and not also_quick:
+                return []
+            taken = [each for each, future in self._waiting.items() if future.cancel()]
+            for each in taken:
+                del self._waiting[each]
+        return taken
+
+    def _room(self) -> int:
+        most = 2 * self.downloads if self._is_quick() else self.downloads
+        return most - len(self._waiting) - len(self._running)
+
+    def _is_quick(self) -> bool:
+        longest_ago = time.monotonic() - QUICK_SECONDS
+        return self._last_took < QUICK_SECONDS and all(
+            since > longest_ago for since in self._running.values()
+        )
 
     def forget_ended(self) -> None:
         """Looks which items have ended; raises what nobody foresaw, for the process to end by."""
@@ -88,6 +117,10 @@ class DownloadPool:
             each.ended.result()
 
     def _download(self, hand: ItemInHand) -> None:
+        began = time.monotonic()
+        with self._changed:
+            del self._waiting[hand]
+            self._running[hand] = began
         try:
             self.download(hand)
         except BaseException as error:  # noqa: BLE001
@@ -95,9 +128,10 @@ class DownloadPool:
         else:
             self._downloaded.put(hand)
         finally:
-            with self._less_busy:
-                self._busy -= 1
-                self._less_busy.notify()
+            with self._changed:
+                del self._running[hand]
+                self._last_took = time.monotonic() - began
+                self._changed.notify()
 
     def _settle_all(self) -> None:
         for hands in self._groups():

@@ -159,9 +159,21 @@ class BlobWorker:
                 if each.error is not None:
                     self.hand_back(each, each.error)
         except DatabaseUnavailable as error:
-            names = [each.item.queue_name for each in hands]
-            log.warning("items left to their reservation", items=names, error=str(error))
+            log.warning("items left to their reservation", items=names(hands), error=str(error))
         for each in hands:
+            each.ended.set_result(None)
+
+    def give_back(self, hands: Sequence[ItemInHand]) -> None:
+        """Leaves items that were claimed and not begun to whoever is free."""
+        try:
+            with connection():
+                for each in hands:
+                    each.reservation.end()
+                    self.items.give_back(each.item, retry_after=0, restore_retry=True)
+        except DatabaseUnavailable as error:
+            log.warning("items left to their reservation", items=names(hands), error=str(error))
+        for each in hands:
+            each.reservation.end()
             each.ended.set_result(None)
 
     def hand_back(self, hand: ItemInHand, error: Exception) -> None:
@@ -184,6 +196,10 @@ class BlobWorker:
             retry_after=verdict.seconds,
             restore_retry=verdict.action is Action.LATER,
         )
+
+
+def names(hands: Sequence[ItemInHand]) -> list[str]:
+    return [each.item.queue_name for each in hands]
 
 
 def build_worker(settings: Settings, stop: Stop) -> BlobWorker:
@@ -223,6 +239,7 @@ def work(process: Process) -> None:
             stop.touch()
             worker.reporter.tell_now_and_then()
             pool.forget_ended()
+            worker.give_back(pool.take_back())
             room = pool.wait_for_room(ROOM_SECONDS)
             hands = worker.claim(room) if room else []
             pool.begin(hands)
@@ -230,6 +247,7 @@ def work(process: Process) -> None:
                 break
             if not hands:
                 stop.wait(0.02 if pool.hands else POLL_SECONDS)
+        worker.give_back(pool.take_back(also_quick=True))
     worker.reporter.tell()
 
 

@@ -107,11 +107,13 @@ class LocalStorage:
             file = upload.open("xb", buffering=0)
         except OSError as error:
             raise self.unavailable("write", digest, error) from error
+        writer = LocalBlobWriter(self, digest, file, upload, path)
         try:
             with file:
-                yield LocalBlobWriter(self, digest, file, upload, path)
+                yield writer
         finally:
-            upload.unlink(missing_ok=True)
+            if not writer.committed:  # a look for what was moved away locks the folder all the same
+                upload.unlink(missing_ok=True)
 
 
 class LocalBlobWriter:
@@ -125,6 +127,7 @@ class LocalBlobWriter:
         self._file = file
         self._upload = upload
         self._path = path
+        self.committed = False
 
     def write(self, chunk: bytes) -> None:
         try:
@@ -141,6 +144,7 @@ class LocalBlobWriter:
             self._file.close()
             make_directory(self._path.parent)
             self._upload.replace(self._path)
+            self.committed = True
             sync_directory(self._path.parent)
         except OSError as error:
             raise self._store.unavailable("write", self._digest, error) from error

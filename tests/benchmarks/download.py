@@ -164,14 +164,16 @@ class Downloads:
         return shlex.quote(str(self.folder / digest.removeprefix("sha256:")))
 
     def run_and_check(self, digests: Sequence[str], script: str) -> Took:
-        """Runs the script, which prints a sha256 a line, and removes what it wrote."""
+        """Runs the script, which prints a sha256 a line.
+
+        What it wrote stays until the end: ext4 looks at every file that was just deleted before it
+        makes a new one, which whoever comes next would pay for.
+        """
         started = time.perf_counter()
         done = subprocess.run(["bash"], input=script, stdout=subprocess.PIPE, text=True, check=True)
         seconds = time.perf_counter() - started
         if [f"sha256:{line.split()[0]}" for line in done.stdout.splitlines()] != list(digests):
             raise RuntimeError("curl has other bytes than the registry")
-        for file in self.folder.iterdir():
-            file.unlink()
         return Took(len(digests), seconds)
 
     def place(self, digest: str) -> Took:

@@ -167,3 +167,16 @@ def test_stop_waits_for_what_was_begun(quay: Pipeline) -> None:
     assert not worker.is_alive()
     assert quay.items() == []
     assert quay.is_placed(digest)
+
+
+def test_items_that_are_given_back_are_as_they_were(quay: Pipeline) -> None:
+    """They were claimed ahead, and then it wasn't their turn: another worker may be idle."""
+    pull(quay, "one", "two")
+    hands = quay.blob_worker.claim(2)
+    assert quay.blob_worker.claim(1) == []
+    quay.blob_worker.give_back(hands)
+    assert all(each.ended.done() for each in hands)
+    assert [each.retries_remaining for each in quay.items()] == [MAX_RETRIES] * 2
+    again = quay.blob_worker.claim(2)
+    assert [each.item.id for each in again] == [each.item.id for each in hands]
+    quay.blob_worker.give_back(again)

@@ -34,12 +34,14 @@ class Work:
         self.may_place = threading.Event()
         self.may_finish = threading.Event()
         self.places = threading.Event()
+        self.begun = threading.Semaphore(0)
         self.error: Exception | None = None
         for event in (self.may_download, self.may_place, self.may_finish):
             event.set()
 
     def download(self, hand: ItemInHand) -> None:
         del hand
+        self.begun.release()
         assert self.may_download.wait(PATIENCE)
 
     def place(self, hands: Sequence[ItemInHand]) -> Sequence[CompletedManifest]:
@@ -60,6 +62,16 @@ class Work:
 
     def pool(self, downloads: int) -> DownloadPool:
         return DownloadPool(downloads, download=self.download, place=self.place, finish=self.finish)
+
+
+@pytest.fixture(autouse=True)
+def nothing_is_quick(monkeypatch: pytest.MonkeyPatch) -> None:
+    """So that how busy the machine is decides nothing; some tests say that everything is quick."""
+    monkeypatch.setattr(downloadpool, "QUICK_SECONDS", 0.0)
+
+
+def make_all_quick(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(downloadpool, "QUICK_SECONDS", 3600.0)
 
 
 @pytest.fixture
@@ -169,6 +181,60 @@ def test_one_that_is_free_waits_a_moment_for_another(
 
 def assert_true(value: bool) -> None:
     assert value
+
+
+def test_items_are_claimed_ahead_of_quick_downloads(
+    hold: Callable[[int], list[ItemInHand]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    make_all_quick(monkeypatch)
+    work, hands = Work(), hold(5)
+    with work.pool(2) as pool:
+        assert pool.wait_for_room(0) == 2, "nobody knows yet how quick they are"
+        pool.begin(hands[:1])
+        assert ended(hands[:1])
+        wait_until(lambda: pool.wait_for_room(0) == 4, PATIENCE, "it was quick")
+        work.may_download.clear()
+        pool.begin(hands[1:])
+        assert pool.wait_for_room(0.01) == 0
+        work.may_download.set()
+        assert ended(hands)
+
+
+def test_what_waits_behind_slow_downloads_is_taken_back(
+    hold: Callable[[int], list[ItemInHand]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    make_all_quick(monkeypatch)
+    work, hands = Work(), hold(3)
+    with work.pool(1) as pool:
+        pool.begin(hands[:1])
+        assert ended(hands[:1])
+        work.may_download.clear()
+        pool.begin(hands[1:])
+        assert work.begun.acquire(timeout=PATIENCE)
+        assert work.begun.acquire(timeout=PATIENCE), "one of the two is being downloaded"
+        assert pool.take_back() == [], "it will be the other's turn in a moment"
+        monkeypatch.setattr(downloadpool, "QUICK_SECONDS", 0.0)
+        assert pool.take_back() == [hands[2]]
+        assert pool.take_back() == []
+        work.finish([hands[2]], [])
+        work.may_download.set()
+        assert ended(hands)
+    assert not work.begun.acquire(blocking=False), "what was taken back is never begun"
+
+
+def test_at_the_end_everything_that_waits_is_taken_back(
+    hold: Callable[[int], list[ItemInHand]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    make_all_quick(monkeypatch)
+    work, hands = Work(), hold(2)
+    work.may_download.clear()
+    with work.pool(1) as pool:
+        pool.begin(hands)
+        assert work.begun.acquire(timeout=PATIENCE)
+        assert pool.take_back(also_quick=True) == [hands[1]]
+        work.finish([hands[1]], [])
+        work.may_download.set()
+    assert all(each.ended.done() for each in hands)
 
 
 def test_nothing_is_begun_while_too_many_wait_for_the_database(
