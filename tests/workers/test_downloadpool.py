@@ -237,6 +237,20 @@ def test_at_the_end_everything_that_waits_is_taken_back(
     assert all(each.ended.done() for each in hands)
 
 
+def test_what_a_thread_has_just_taken_is_not_taken_back(
+    hold: Callable[[int], list[ItemInHand]],
+) -> None:
+    """The race, forced: the thread has the item and stands before the lock."""
+    work, (hand,) = Work(), hold(1)
+    with work.pool(1) as pool:
+        with pool._changed:
+            pool.begin([hand])
+            wait_until(pool._waiting[hand].running, PATIENCE, "a thread has taken the item")
+            assert pool.take_back(also_quick=True) == []
+        assert ended([hand])
+    assert work.groups == [[hand]]
+
+
 def test_nothing_is_begun_while_too_many_wait_for_the_database(
     hold: Callable[[int], list[ItemInHand]],
 ) -> None:
