@@ -94,7 +94,7 @@ class DownloadPool:
         with self._changed:
             if self._is_quick() and not also_quick:
                 return []
-            taken = [each for each, future in self._waiting.items() if True]
+            taken = [each for each, future in self._waiting.items() if future.cancel()]
             for each in taken:
                 del self._waiting[each]
         return taken
