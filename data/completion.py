@@ -13,7 +13,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-from peewee import JOIN, Case, ModelSelect, fn
+from peewee import JOIN, SQL, Case, ModelSelect, fn
 
 from data.errors import ManifestError
 from data.manifests import parse_manifest
@@ -33,6 +33,10 @@ from data.statements import StatementOfMany
 
 # A manifest in one of these states has had its say; no blob event resets it (design, rule 4).
 SETTLED = (IndexStatus.COMPLETED, IndexStatus.MANIFEST_LAYER_TOO_LARGE)
+
+# In the SQL itself and no parameter: PostgreSQL's plan for all values can't know of a parameter that
+# nearly no manifest has it, and would look through the table once for each that shares the blob.
+EMPTY = SQL("''")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -159,7 +163,7 @@ def select_candidates(counts: Any, manifest_bytes: Any) -> ModelSelect[Manifest]
             unplaced, ImageStorage, JOIN.LEFT_OUTER, on=(ImageStorage.id == unplaced.blob_id)
         )
         .where(
-            (Manifest.manifest_bytes != "")
+            (Manifest.manifest_bytes != EMPTY)
             & ((counts.c.missing <= 1) | Manifest.manifest_bytes.contains('"urls"'))
         )
         .order_by(Manifest.id)
