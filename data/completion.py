@@ -34,8 +34,8 @@ from data.statements import StatementOfMany
 # A manifest in one of these states has had its say; no blob event resets it (design, rule 4).
 SETTLED = (IndexStatus.COMPLETED, IndexStatus.MANIFEST_LAYER_TOO_LARGE)
 
-# In the SQL itself and no parameter: PostgreSQL's plan for all values can't know of a parameter that
-# nearly no manifest has it, and would look through the table once for each that shares the blob.
+# In the SQL itself and no parameter: PostgreSQL's plan for all values would take it for something
+# that most manifests may have, and look through a small table once for each that shares the blob.
 EMPTY = SQL("''")
 
 
