@@ -43,6 +43,7 @@ from queues.workqueue import MAX_RETRIES
 from tests.benchmarks.fastregistry import MIB, FastRegistry, running_registry
 from tests.benchmarks.growth import Curve, Growth
 from tests.benchmarks.site import Site
+from workers.downloadpool import SETTLED_TOGETHER
 from workers.wiring import build_blob_placer, build_upstream_client
 
 ROUNDS = 5
@@ -84,7 +85,7 @@ def measure_sizes(site: Site, growth: Growth, sizes: Sizes) -> dict[str, float |
                 downloads.work_off(digests) / downloads.curl(digests[: sizes.curled]).a_second
                 for digests in slices(registry.small, sizes.placed)
             ]
-            for count in (max(2, sizes.placed // 10), sizes.placed):
+            for count in (max(SETTLED_TOGETHER + 1, sizes.placed // 10), sizes.placed):
                 digests = registry.small[:count]
                 downloads.forget(digests)
                 growth.add(Curve.SMALL_BLOBS, count, count / downloads.work_off(digests) * 1000)
@@ -201,9 +202,13 @@ class Downloads:
             (self.site.storage / "sha256" / encoded[:2] / encoded).unlink(missing_ok=True)
 
     def work_off(self, digests: Sequence[str]) -> float:
-        """Has the worker that runs place them; blobs a second, from first to last placement."""
-        moments = self.moments_of_placement(digests)
-        return (len(moments) - 1) / (moments[-1] - moments[0]).total_seconds()
+        """Has the worker that runs place them; blobs a second, from first to last placement.
+
+        More of them than SETTLED_TOGETHER, or there may be one moment alone.
+        """
+        first, *others = self.moments_of_placement(digests)
+        later = [each for each in others if each > first]  # several are placed at one moment
+        return len(later) / (later[-1] - first).total_seconds()
 
     def moments_of_placement(self, digests: Sequence[str]) -> list[datetime]:
         """Has the worker that runs place them; when it placed each, in that order."""

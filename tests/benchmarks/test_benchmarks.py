@@ -92,7 +92,7 @@ def test_enqueue(site: Site, growth: Growth, monkeypatch: pytest.MonkeyPatch) ->
 
 
 def test_download(site: Site, growth: Growth) -> None:
-    sizes = download.Sizes(large_mib=4, memory_mib=8, placed=20, curled=2)
+    sizes = download.Sizes(large_mib=4, memory_mib=8, placed=40, curled=2)
     figures = download.measure_sizes(site, growth, sizes)
     assert figures.keys() == GOALS["download"].keys()
     assert (figures["ratio_large"] or 0) > 0

@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import json
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
 
 import pytest
+from redis import Redis
 
 from data.models import Manifest, QueueItem, database_proxy
 from data.secscan.status import IndexStatus
 from data.storage.blobstore import blob_path
 from queues.workqueue import MAX_RETRIES
-from tests.integration.pipeline import Pipeline
+from tests.integration.pipeline import Pipeline, pipeline
 from tests.servers import wait_until
 from workers.demo import registryfaults
 from workers.demo.images import build_image
@@ -20,6 +22,13 @@ from workers.demo.samplelayers import tar_layer
 from workers.iteminhand import ItemInHand
 from workers.process import Process, Stop
 from workers.proxycacheblobworker import work
+
+
+@pytest.fixture
+def small_quay(sqlite_database: str, redis: Redis, tmp_path: Path) -> Iterator[Pipeline]:
+    """On one engine, where what is tested has nothing to do with the database."""
+    with pipeline(sqlite_database, redis, tmp_path) as whole:
+        yield whole
 
 
 def pull(quay: Pipeline, *names: str) -> list[int]:
@@ -88,26 +97,26 @@ def delete_repository(manifest_id: int) -> None:
         database_proxy.execute_sql(f"DELETE FROM repository WHERE id = {repository_id}")
 
 
-def test_locks_are_held_until_the_placements_are_recorded(quay: Pipeline) -> None:
-    pull(quay, "one", "two")
-    redis = quay.queue.connection
-    hands = download(quay, 2)
+def test_locks_are_held_until_the_placements_are_recorded(small_quay: Pipeline) -> None:
+    pull(small_quay, "one", "two")
+    redis = small_quay.queue.connection
+    hands = download(small_quay, 2)
     assert len(redis.keys("lock:BLOB_DELETE_*")) == 2
-    quay.blob_worker.place(hands)
+    small_quay.blob_worker.place(hands)
     assert redis.keys("lock:BLOB_DELETE_*") == []
-    assert all(quay.is_placed(each.work.digest) for each in hands if each.work)
+    assert all(small_quay.is_placed(each.work.digest) for each in hands if each.work)
 
 
-def test_bytes_that_cannot_be_stored_hold_no_lock(quay: Pipeline) -> None:
+def test_bytes_that_cannot_be_stored_hold_no_lock(small_quay: Pipeline) -> None:
     """A file lies where the blob's folder has to be."""
-    pull(quay, "one")
-    (item,) = quay.items()
-    folder = quay.storage_path / blob_path(json.loads(item.body)["digest"])
+    pull(small_quay, "one")
+    (item,) = small_quay.items()
+    folder = small_quay.storage_path / blob_path(json.loads(item.body)["digest"])
     folder.parent.parent.mkdir(exist_ok=True)
     folder.parent.touch()
-    quay.run_blob_worker()
-    assert quay.queue.connection.keys("lock:BLOB_DELETE_*") == []
-    (left,) = quay.items()
+    small_quay.run_blob_worker()
+    assert small_quay.queue.connection.keys("lock:BLOB_DELETE_*") == []
+    (left,) = small_quay.items()
     assert left.retries_remaining == MAX_RETRIES, "it isn't the blob's fault"
 
 
@@ -128,36 +137,36 @@ def burst(quay: Pipeline, stop: Stop) -> Process:
 
 
 def test_burst_does_and_tells_all_that_waits(
-    quay: Pipeline, monkeypatch: pytest.MonkeyPatch
+    small_quay: Pipeline, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("workers.reporter.PAUSE_SECONDS", 3600.0)
     names = [f"app{number}" for number in range(6)]
-    manifests = pull(quay, *names)
-    work(burst(quay, Stop()))
-    assert quay.items() == []
-    told = quay.blob_worker.reporter.store.totals()
+    manifests = pull(small_quay, *names)
+    work(burst(small_quay, Stop()))
+    assert small_quay.items() == []
+    told = small_quay.blob_worker.reporter.store.totals()
     placed = ("quay_proxy_cache_blob_downloads_total", (("outcome", "placed"),))
     assert told[placed] == len(names)
-    quay.run_rescan_worker()
-    assert {quay.status(each) for each in manifests} == {IndexStatus.COMPLETED}
+    small_quay.run_rescan_worker()
+    assert {small_quay.status(each) for each in manifests} == {IndexStatus.COMPLETED}
 
 
-def test_no_item_is_begun_once_the_worker_is_to_end(quay: Pipeline) -> None:
-    pull(quay, "one", "two")
+def test_no_item_is_begun_once_the_worker_is_to_end(small_quay: Pipeline) -> None:
+    pull(small_quay, "one", "two")
     stop = Stop()
     stop.set()
-    work(burst(quay, stop))
-    assert [each.retries_remaining for each in quay.items()] == [MAX_RETRIES] * 2
+    work(burst(small_quay, stop))
+    assert [each.retries_remaining for each in small_quay.items()] == [MAX_RETRIES] * 2
 
 
-def test_stop_waits_for_what_was_begun(quay: Pipeline) -> None:
-    pull(quay, "slow")
-    (item,) = quay.items()
+def test_stop_waits_for_what_was_begun(small_quay: Pipeline) -> None:
+    pull(small_quay, "slow")
+    (item,) = small_quay.items()
     digest = json.loads(item.body)["digest"]
     held = registryfaults.Held()
-    quay.upstream.troubles.add(held, reference=digest)
+    small_quay.upstream.troubles.add(held, reference=digest)
     stop = Stop()
-    worker = threading.Thread(target=work, args=(burst(quay, stop),))
+    worker = threading.Thread(target=work, args=(burst(small_quay, stop),))
     worker.start()
     assert held.arrived.wait(20)
     stop.set()
@@ -165,8 +174,8 @@ def test_stop_waits_for_what_was_begun(quay: Pipeline) -> None:
     held.released.set()
     worker.join(20)
     assert not worker.is_alive()
-    assert quay.items() == []
-    assert quay.is_placed(digest)
+    assert small_quay.items() == []
+    assert small_quay.is_placed(digest)
 
 
 def test_items_that_are_given_back_are_as_they_were(quay: Pipeline) -> None:
