@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 from redis import Redis
+from structlog.testing import capture_logs
 
 from data.models import Manifest, QueueItem, database_proxy
 from data.secscan.status import IndexStatus
@@ -77,7 +78,10 @@ def test_item_whose_repository_went_meanwhile_fails_alone(quay: Pipeline) -> Non
     gone, *others = pull(quay, "gone", "two", "three")
     hands = download(quay, 3)
     delete_repository(gone)
-    settle(quay, hands)
+    with capture_logs() as logs:
+        settle(quay, hands)
+    unexpected = [each["item"] for each in logs if each["event"] == "blob item failed unexpectedly"]
+    assert unexpected == [hands[0].item.queue_name]
     (left,) = quay.items()
     assert left.queue_name == hands[0].item.queue_name
     assert (left.available, left.retries_remaining) == (True, MAX_RETRIES - 1)
