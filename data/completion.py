@@ -141,7 +141,10 @@ def select_candidates(counts: Any, manifest_bytes: Any) -> ModelSelect[Manifest]
     placed = ImageStoragePlacement.select().where(
         ImageStoragePlacement.storage_id == unplaced.blob_id
     )
-    lacks_blob = (counts.c.missing > 0) & (unplaced.manifest_id == Manifest.id) & ~fn.EXISTS(placed)
+    # Where nothing is missing the blobs are looked up by NULL, which costs nothing: as a condition
+    # beside the look-up it would be checked after it.
+    incomplete = Case(None, [(counts.c.missing > 0, Manifest.id)])
+    lacks_blob = (unplaced.manifest_id == incomplete) & ~fn.EXISTS(placed)
     return (
         Manifest.select(
             Manifest.id,
