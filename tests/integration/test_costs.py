@@ -60,5 +60,5 @@ def test_rescan_costs_five_statements_and_three_round_trips(
         trips_of.append(round_trips(redis) - trips)
         assert {quay.status(each) for each in manifests} == {IndexStatus.COMPLETED}
     assert statements == [STATEMENTS, STATEMENTS, STATEMENTS * 11]
-    # The thread that renews leases may have come by.
-    assert trips_of[2] - trips_of[1] in range(10 * ROUND_TRIPS, 10 * ROUND_TRIPS + 5)
+    # The thread that renews leases may have come by, at the one job as well as at the eleven.
+    assert trips_of[2] - trips_of[1] in range(10 * ROUND_TRIPS - 5, 10 * ROUND_TRIPS + 6)
