@@ -47,7 +47,7 @@ def find_blobs_of_digests(digests: Iterable[str]) -> Mapping[str, list[BlobRecor
     found: dict[str, list[BlobRecord]] = {digest: [] for digest in wanted}
     if wanted:
         for blob in collect_blobs(BLOBS_BY_DIGEST.rows([(digest,) for digest in wanted])):
-            found[blob.digest].append(blob)
+            found.setdefault(blob.digest, []).append(blob)  # MySQL finds other cases of it, too
     return found
 
 

@@ -9,10 +9,10 @@ from __future__ import annotations
 import json
 from collections import deque
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields, replace
 from datetime import datetime, timedelta
 from functools import cache
-from typing import Any, NamedTuple
+from typing import Any
 
 from peewee import Case
 
@@ -33,23 +33,16 @@ CANDIDATES = 20
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class WorkItem:
-    """A claimed item: ours until `state_id` changes or its reservation ends."""
+    """An item as read; once claimed, ours until `state_id` changes or the reservation ends."""
 
     id: int
     queue_name: str
     body: str
     state_id: str
-    retries_remaining: int  # after the one that this claim took
+    retries_remaining: int  # once claimed, after the one that the claim took
 
 
-class Candidate(NamedTuple):
-    """An item that was available when it was read."""
-
-    id: int
-    queue_name: str
-    body: str
-    state_id: str
-    retries_remaining: int
+COLUMNS = tuple(each.name for each in fields(WorkItem))
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,7 +52,7 @@ class WorkQueue:
     name: str
     # Read for an earlier claim and not tried yet. Whatever changes an item changes its state_id, so
     # one that is still as it was read is still available.
-    remembered: deque[Candidate] = field(default_factory=deque, compare=False, repr=False)
+    remembered: deque[WorkItem] = field(default_factory=deque, compare=False, repr=False)
 
     def claim(self, reservation_seconds: int = RESERVATION_SECONDS) -> WorkItem | None:
         """Takes one available item, oldest first; None when there is none."""
@@ -89,9 +82,10 @@ class WorkQueue:
             self.remembered.clear()
         return items
 
-    def available_items(self) -> list[Candidate]:
+    def available_items(self) -> list[WorkItem]:
         now = utcnow()
-        return [Candidate(*row) for row in available_items_of(self.name).rows(now, now)]
+        rows = available_items_of(self.name).rows(now, now)
+        return [WorkItem(**dict(zip(COLUMNS, row, strict=True))) for row in rows]
 
     def extend(self, item: WorkItem, seconds: int = RESERVATION_SECONDS) -> WorkItem | None:
         """Reserves the item for longer; None when it isn't ours any more."""
@@ -99,7 +93,7 @@ class WorkQueue:
         expires = utcnow() + timedelta(seconds=seconds)
         if not update_item(item, state_id=state_id, processing_expires=expires):
             return None
-        return renewed(item, state_id)
+        return replace(item, state_id=state_id)
 
     def complete(self, item: WorkItem) -> None:
         """Deletes a finished item, if it is still ours."""
@@ -153,11 +147,11 @@ class WorkQueue:
         return bool(QueueItem.select(QueueItem.id).where(live).limit(1).exists())
 
 
-def take_first(candidates: deque[Candidate], count: int) -> list[Candidate]:
+def take_first(candidates: deque[WorkItem], count: int) -> list[WorkItem]:
     return [candidates.popleft() for _ in range(min(count, len(candidates)))]
 
 
-def take(candidates: Sequence[Candidate], reservation_seconds: int) -> list[WorkItem]:
+def take(candidates: Sequence[WorkItem], reservation_seconds: int) -> list[WorkItem]:
     """Those of the candidates that nobody else took meanwhile; one statement, or two if one did."""
     if not candidates:
         return []
@@ -167,13 +161,7 @@ def take(candidates: Sequence[Candidate], reservation_seconds: int) -> list[Work
     states = [(state_id,) for _, _, state_id in changes]
     ours = states if changed == len(states) else ITEMS_IN_STATE.rows(states) if changed else []
     return [
-        WorkItem(
-            id=candidate.id,
-            queue_name=candidate.queue_name,
-            body=candidate.body,
-            state_id=state,
-            retries_remaining=candidate.retries_remaining - 1,
-        )
+        replace(candidate, state_id=state, retries_remaining=candidate.retries_remaining - 1)
         for candidate, (_, _, state) in zip(candidates, changes, strict=True)
         if (state,) in ours
     ]
@@ -197,7 +185,7 @@ def build_delete(ids: Sequence[Any], states: Sequence[Any]) -> Any:
 @cache
 def available_items_of(name: str) -> Statement:
     """The first items of the queue that are due (first value) or whose worker died (second)."""
-    columns = [getattr(QueueItem, field) for field in Candidate._fields]
+    columns = [getattr(QueueItem, column) for column in COLUMNS]
     return Statement(
         lambda due, expired: (
             QueueItem.select(*columns)
@@ -223,16 +211,6 @@ ITEMS_IN_STATE = StatementOfMany(
 def update_item(item: WorkItem, **changes: Any) -> bool:
     ours = (QueueItem.id == item.id) & (QueueItem.state_id == item.state_id)
     return bool(QueueItem.update(**changes).where(ours).execute() == 1)
-
-
-def renewed(item: WorkItem, state_id: str) -> WorkItem:
-    return WorkItem(
-        id=item.id,
-        queue_name=item.queue_name,
-        body=item.body,
-        state_id=state_id,
-        retries_remaining=item.retries_remaining,
-    )
 
 
 def due_in(seconds: float) -> datetime:

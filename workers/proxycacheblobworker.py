@@ -18,7 +18,7 @@ from dataclasses import dataclass
 
 import structlog
 
-from data.blob_records import find_blobs_of_digests, record_placements
+from data.blob_records import BlobRecord, find_blobs_of_digests, record_placements
 from data.completion import CompletedManifest, find_manifests_completed_by
 from data.database import connection
 from data.errors import DatabaseUnavailable, DataError
@@ -85,14 +85,10 @@ class BlobWorker:
                 if key not in known:
                     known[key] = self.downloads.load_repository(key)
                 hand.repository = known[key]
-        sound = [(hand, hand.work.digest) for hand in hands if hand.work is not None]
-        try:
-            blobs = find_blobs_of_digests(digest for _, digest in sound)
-        except DataError as error:
-            fail(hands, error)
-            return
-        for hand, digest in sound:
-            hand.blobs = blobs[digest]
+        found = dict(together([hand for hand in hands if hand.work is not None], find_blobs))
+        for hand in hands:
+            if hand.work is not None:
+                hand.blobs = found.get(hand.work.digest, ())
 
     def place(self, hands: Sequence[ItemInHand]) -> list[CompletedManifest]:
         """Records the placements, and says which manifests are complete with these blobs.
@@ -196,6 +192,11 @@ class BlobWorker:
             retry_after=verdict.seconds,
             restore_retry=verdict.action is Action.LATER,
         )
+
+
+def find_blobs(hands: Sequence[ItemInHand]) -> list[tuple[str, list[BlobRecord]]]:
+    """The rows of the blobs that the items ask for, by digest."""
+    return list(find_blobs_of_digests(each.work.digest for each in hands if each.work).items())
 
 
 def names(hands: Sequence[ItemInHand]) -> list[str]:
