@@ -204,6 +204,7 @@ INSERT_UPLOADED = StatementOfMany(
         ],
     ),
     columns=3,
+    each_number=True,
 )
 
 

@@ -20,7 +20,7 @@ from types import TracebackType
 from data.completion import CompletedManifest
 from workers.iteminhand import ItemInHand
 
-# Items that are downloaded and not settled yet, for each download: more wait for the database.
+# Items that were begun and have not ended, for each download: more would wait for the database.
 UNSETTLED = 8
 # So many are settled together at most: each number of them is an SQL text of its own.
 SETTLED_TOGETHER = 16
@@ -50,8 +50,9 @@ class DownloadPool:
         self.hands: list[ItemInHand] = []  # those that had not ended when last looked at
         self._waiting: dict[ItemInHand, Future[None]] = {}
         self._running: dict[ItemInHand, float] = {}  # since when
+        self._begun = 0  # and not ended
         self._last_took = math.inf  # seconds
-        self._changed = threading.Condition()  # guards these three
+        self._changed = threading.Condition()  # guards these four
         self._downloaded: SimpleQueue[ItemInHand | None] = SimpleQueue()
         self._threads = ThreadPoolExecutor(downloads, thread_name_prefix="download")
         self._settling = threading.Thread(target=self._settle_all, name="settle", daemon=True)
@@ -79,14 +80,15 @@ class DownloadPool:
             if self._changed.wait_for(lambda: self._room() > 0, seconds):
                 half = self.downloads if self._is_quick() else self.downloads // 2
                 self._changed.wait_for(lambda: self._room() >= half, GATHER_SECONDS)
-            room = self._room()
-        return max(0, room) if len(self.hands) < UNSETTLED * self.downloads else 0
+            return max(0, self._room())
 
     def begin(self, hands: Sequence[ItemInHand]) -> None:
         """Begins the downloads, or has them wait for the next that ends: no more than have room."""
         self.hands += hands
         with self._changed:
+            self._begun += len(hands)
             for each in hands:
+                each.ended.add_done_callback(self._tell_ended)
                 self._waiting[each] = self._threads.submit(self._download, each)
 
     def take_back(self, *, also_quick: bool = False) -> list[ItemInHand]:
@@ -101,7 +103,8 @@ class DownloadPool:
 
     def _room(self) -> int:
         most = 2 * self.downloads if self._is_quick() else self.downloads
-        return most - len(self._waiting) - len(self._running)
+        unsettled = UNSETTLED * self.downloads - self._begun
+        return min(most - len(self._waiting) - len(self._running), unsettled)
 
     def _is_quick(self) -> bool:
         longest_ago = time.monotonic() - QUICK_SECONDS
@@ -115,6 +118,12 @@ class DownloadPool:
         self.hands = [each for each in self.hands if each not in ended]
         for each in ended:
             each.ended.result()
+
+    def _tell_ended(self, ended: Future[None]) -> None:
+        del ended
+        with self._changed:
+            self._begun -= 1
+            self._changed.notify()
 
     def _download(self, hand: ItemInHand) -> None:
         began = time.monotonic()

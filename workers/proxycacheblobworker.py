@@ -242,7 +242,9 @@ def work(process: Process) -> None:
             pool.forget_ended()
             worker.give_back(pool.take_back())
             room = pool.wait_for_room(ROOM_SECONDS)
-            hands = worker.claim(room) if room else []
+            if not room:
+                continue
+            hands = worker.claim(room)
             pool.begin(hands)
             if not hands and not pool.hands and process.burst:
                 break

@@ -65,6 +65,9 @@ GOALS: dict[str, dict[str, str]] = {
         "ratio_large": "at least 0.9",
         "ratio_small": "at least 3",
         "rss_growth_mib": "at most 64",
+        "ratio_large_s3": "at least 0.9",
+        "ratio_small_s3": "at least 3",
+        "rss_growth_mib_s3": "at most 64",
     },
     "lanes": {
         "p99_ms_behind_100k": "at most 1,000",

@@ -7,26 +7,28 @@ small   the same for one blob after the other, each on one connection, beside th
         blob, asks what it completes, enqueues that, and completes the item
 memory  of the worker's process, its peak over one blob of 4 GiB less what it had before
 
+Into local storage, and into S3: rclone's server, a process beside the rest on the same cores.
 download_full.py beside this file measures more than there is time for here.
 """
 
 from __future__ import annotations
 
 import json
-import shlex
+import os
 import shutil
-import subprocess
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 from pathlib import Path
 from statistics import median
+from tempfile import TemporaryDirectory
 from typing import Any
 
 from data.models import (
     ImageStorage,
+    ImageStorageLocation,
     ImageStoragePlacement,
     QueueItem,
     UploadedBlob,
@@ -40,16 +42,22 @@ from data.upstream import UpstreamClient, parse_upstream
 from queues.blobwork import BlobWork
 from queues.wiring import build_storage
 from queues.workqueue import MAX_RETRIES
+from tests.benchmarks.curl import Curl, Took
 from tests.benchmarks.fastregistry import MIB, FastRegistry, running_registry
 from tests.benchmarks.growth import Curve, Growth
+from tests.benchmarks.memory import forget_peak, peak_mib, resident_mib
 from tests.benchmarks.site import Site
+from tests.data.storage.servers import RCLONE_KEY, RCLONE_SECRET, rclone
 from workers.downloadpool import SETTLED_TOGETHER
 from workers.wiring import build_blob_placer, build_upstream_client
 
+Figures = dict[str, float | None]
 ROUNDS = 5
 REPOSITORY = "blobs"
 LAYERS = 10  # small blobs a manifest
 PATIENCE_SECONDS = 300.0
+S3, BUCKET = "s3", "quay"
+MEMORY = os.environ.get("S3DIR", "/dev/shm")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -65,32 +73,36 @@ class Sizes:
 WHOLE = Sizes(large_mib=1024, memory_mib=4096, placed=1000, curled=300)
 
 
-def measure(site: Site, growth: Growth) -> dict[str, float | None]:
+def measure(site: Site, growth: Growth) -> Figures:
     return measure_sizes(site, growth, WHOLE)
 
 
-def measure_sizes(site: Site, growth: Growth, sizes: Sizes) -> dict[str, float | None]:
+def measure_sizes(site: Site, growth: Growth, sizes: Sizes) -> Figures:
     tenth = max(1, sizes.large_mib // 10)
     large_mib = (tenth, sizes.large_mib, sizes.memory_mib)
     with (
         running_registry(large_mib=large_mib, small=ROUNDS * sizes.placed) as registry,
-        organization(site, registry, "download") as downloads,
+        organization(site, registry, "download") as local,
+        into_s3(local) as s3,
     ):
-        downloads.add_manifests()
-        ratios_large = [downloads.large_ratio(sizes.large_mib) for _ in range(ROUNDS)]
-        for mib in (tenth, sizes.large_mib):
-            growth.add(Curve.DOWNLOAD, mib, downloads.place(registry.large[mib]).seconds * 1000)
-        with site.worker("proxycacheblobworker") as pid:
-            ratios_small = [
-                downloads.work_off(digests) / downloads.curl(digests[: sizes.curled]).a_second
-                for digests in slices(registry.small, sizes.placed)
-            ]
-            for count in (max(SETTLED_TOGETHER + 1, sizes.placed // 10), sizes.placed):
-                digests = registry.small[:count]
-                downloads.forget(digests)
-                growth.add(Curve.SMALL_BLOBS, count, count / downloads.work_off(digests) * 1000)
-            memory = downloads.memory_growth(pid, registry.large[sizes.memory_mib])
+        local.add_manifests()
+        figures = measure_storage(local, sizes)
+        figures |= {f"{name}_s3": value for name, value in measure_storage(s3, sizes).items()}
+        measure_growth(local, growth, (tenth, sizes.large_mib), sizes.placed)
     site.redis.flushall()
+    return figures
+
+
+def measure_storage(downloads: Downloads, sizes: Sizes) -> Figures:
+    large, small = downloads.registry.large, downloads.registry.small
+    ratios_large = [downloads.large_ratio(large[sizes.large_mib]) for _ in range(ROUNDS)]
+    with downloads.worker() as pid:
+        downloads.forget(small)
+        ratios_small = [
+            downloads.work_off(digests) / downloads.curl.fetch_each(digests[: sizes.curled]).a_second
+            for digests in slices(small, sizes.placed)
+        ]
+        memory = downloads.memory_growth(pid, large[sizes.memory_mib])
     return {
         "ratio_large": round(median(ratios_large), 2),
         "ratio_small": round(median(ratios_small), 2),
@@ -98,27 +110,29 @@ def measure_sizes(site: Site, growth: Growth, sizes: Sizes) -> dict[str, float |
     }
 
 
-@dataclass(frozen=True, slots=True)
-class Took:
-    """So many blobs in so many seconds."""
-
-    blobs: int
-    seconds: float
-
-    @property
-    def a_second(self) -> float:
-        return self.blobs / self.seconds
+def measure_growth(
+    downloads: Downloads, growth: Growth, large_mib: Sequence[int], placed: int
+) -> None:
+    for mib in large_mib:
+        took = downloads.place(downloads.registry.large[mib])
+        growth.add(Curve.DOWNLOAD, mib, took.seconds * 1000)
+    with downloads.worker():
+        for count in (max(SETTLED_TOGETHER + 1, placed // 10), placed):
+            digests = downloads.registry.small[:count]
+            downloads.forget(digests)
+            growth.add(Curve.SMALL_BLOBS, count, count / downloads.work_off(digests) * 1000)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Downloads:
-    """An organisation that proxies the registry, and a folder for what curl writes."""
+    """An organisation that proxies the registry, its blobs placed into one storage."""
 
     site: Site
     registry: FastRegistry
     organization: str
     repository_id: int
-    folder: Path
+    curl: Curl
+    storage: Mapping[str, Any]  # changes to the config that choose it
     placer: BlobPlacer
     client: UpstreamClient
 
@@ -129,53 +143,17 @@ class Downloads:
                 self.site.write_image(layers)
             for mib, digest in self.registry.large.items():
                 ImageStorage.create(content_checksum=digest, image_size=mib * MIB)
+        database_proxy.execute_sql("ANALYZE")  # as PostgreSQL does by itself within a minute
 
-    def large_ratio(self, mib: int) -> float:
+    @contextmanager
+    def worker(self) -> Iterator[int]:
+        """A blob worker at its defaults; its pid."""
+        with self.site.worker("proxycacheblobworker", **self.storage) as pid:
+            yield pid
+
+    def large_ratio(self, digest: str) -> float:
         """How much sooner our code has placed the blob than curl and its pipeline have it."""
-        digest = self.registry.large[mib]
-        return self.curl([digest]).seconds / self.place(digest).seconds
-
-    def curl(self, digests: Sequence[str]) -> Took:
-        """`curl | tee FILE | sha256sum` for one blob after the other."""
-        return self.run_and_check(
-            digests,
-            "\n".join(
-                f"curl -s {self.url(digest)} | tee {self.file(digest)} | sha256sum"
-                for digest in digests
-            ),
-        )
-
-    def curl_kept(self, digests: Sequence[str]) -> Took:
-        """One curl for all blobs, one after the other on one connection, then one sha256sum."""
-        options = self.folder / "options"
-        options.write_text(
-            "".join(
-                f"url = {self.url(digest)}\noutput = {self.file(digest)}\n" for digest in digests
-            )
-        )
-        files = "\n".join(self.file(digest) for digest in digests)
-        return self.run_and_check(
-            digests, f"curl -s -K {options}\nxargs sha256sum <<'.'\n{files}\n.\n"
-        )
-
-    def url(self, digest: str) -> str:
-        return f"http://{self.registry.address}/v2/{REPOSITORY}/blobs/{digest}"
-
-    def file(self, digest: str) -> str:
-        return shlex.quote(str(self.folder / digest.removeprefix("sha256:")))
-
-    def run_and_check(self, digests: Sequence[str], script: str) -> Took:
-        """Runs the script, which prints a sha256 a line.
-
-        What it wrote stays until the end: ext4 looks at every file that was just deleted before it
-        makes a new one, which whoever comes next would pay for.
-        """
-        started = time.perf_counter()
-        done = subprocess.run(["bash"], input=script, stdout=subprocess.PIPE, text=True, check=True)
-        seconds = time.perf_counter() - started
-        if [f"sha256:{line.split()[0]}" for line in done.stdout.splitlines()] != list(digests):
-            raise RuntimeError("curl has other bytes than the registry")
-        return Took(len(digests), seconds)
+        return self.curl.fetch_each([digest]).seconds / self.place(digest).seconds
 
     def place(self, digest: str) -> Took:
         blob = BlobToPlace(
@@ -191,7 +169,7 @@ class Downloads:
         return took
 
     def forget(self, digests: Sequence[str]) -> None:
-        """Makes placeholders of them again."""
+        """Makes placeholders of them again. What S3 has is replaced by the next that comes."""
         blobs = ImageStorage.select(ImageStorage.id).where(
             ImageStorage.content_checksum.in_(digests)
         )
@@ -245,20 +223,12 @@ class Downloads:
 
     def memory_growth(self, pid: int, digest: str) -> float:
         """MiB that the worker's resident memory grows by, at its peak, while it places the blob."""
-        before = memory_mib(pid, "VmRSS")
-        Path(f"/proc/{pid}/clear_refs").write_text("5")  # the peak is what there is now
+        before = resident_mib(pid)
+        forget_peak(pid)
         self.moments_of_placement([digest])
-        peak = memory_mib(pid, "VmHWM")
+        peak = peak_mib(pid)
         self.forget([digest])
         return max(0.0, peak - before)
-
-
-def memory_mib(pid: int, name: str) -> float:
-    """VmRSS: what is resident now; VmHWM: the most that was since `clear_refs` was written to."""
-    for line in Path(f"/proc/{pid}/status").read_text().splitlines():
-        if line.startswith(f"{name}:"):
-            return int(line.split()[1]) / 1024
-    raise RuntimeError(f"process {pid} has no {name}")
 
 
 def slices(digests: list[str], size: int) -> Iterator[list[str]]:
@@ -268,7 +238,7 @@ def slices(digests: list[str], size: int) -> Iterator[list[str]]:
 
 @contextmanager
 def organization(site: Site, registry: FastRegistry, name: str) -> Iterator[Downloads]:
-    """An organisation called `name` that proxies the registry."""
+    """An organisation called `name` that proxies the registry into local storage."""
     folder = site.storage.with_name(f"curl-{name}")
     folder.mkdir()
     create_proxy_organization(name, registry.address, insecure=True)
@@ -279,8 +249,39 @@ def organization(site: Site, registry: FastRegistry, name: str) -> Iterator[Down
             registry=registry,
             organization=name,
             repository_id=create_repository(name, REPOSITORY),
-            folder=folder,
+            curl=Curl(registry=registry, repository=REPOSITORY, folder=folder),
+            storage={},
             placer=build_blob_placer(site.settings, build_storage(site.settings)),
             client=client,
         )
     shutil.rmtree(folder)
+
+
+@contextmanager
+def into_s3(downloads: Downloads) -> Iterator[Downloads]:
+    """The same, but that blobs are placed into a bucket of an S3 server.
+
+    The server keeps it in memory: the disk is what curl and the local storage write to.
+    """
+    ImageStorageLocation.get_or_create(name=S3)
+    with TemporaryDirectory(prefix="rescan-bench-s3-", dir=MEMORY) as folder:
+        (Path(folder) / BUCKET).mkdir()
+        with rclone(Path(folder)) as url:
+            storage = {
+                "DISTRIBUTED_STORAGE_CONFIG": {S3: ["S3Storage", s3_parameters(url)]},
+                "DISTRIBUTED_STORAGE_PREFERENCE": [S3],
+            }
+            settings = downloads.site.settings_with(**storage)
+            placer = build_blob_placer(settings, build_storage(settings))
+            yield replace(downloads, storage=storage, placer=placer)
+
+
+def s3_parameters(url: str) -> dict[str, str]:
+    return {
+        "storage_path": "/datastorage/registry",
+        "s3_bucket": BUCKET,
+        "s3_region": "us-east-1",
+        "endpoint_url": url,
+        "s3_access_key": RCLONE_KEY,
+        "s3_secret_key": RCLONE_SECRET,
+    }

@@ -68,7 +68,7 @@ def rescans_per_second(site: Site, scanner: BenchScanner, jobs: int) -> float:
     enqueue_images(site, jobs)
     process = Process(
         worker=WorkerType.RESCAN,
-        settings=site.settings_with(scanner),
+        settings=site.settings_with(SECURITY_SCANNER_V4_ENDPOINT=scanner.endpoint),
         config=None,
         burst=True,
         stop=Stop(),

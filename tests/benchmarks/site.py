@@ -130,9 +130,9 @@ class Site:
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_bytes(b"benchmark")
 
-    def settings_with(self, scanner: BenchScanner) -> Settings:
-        config = yaml.safe_load(self.config.read_text())
-        config["SECURITY_SCANNER_V4_ENDPOINT"] = scanner.endpoint
+    def settings_with(self, **changes: Any) -> Settings:
+        """Those of the config with changes to it."""
+        config = yaml.safe_load(self.config.read_text()) | changes
         return build_settings(config, self.config.parent)
 
     @contextmanager

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import time
-from pathlib import Path
 from statistics import median
 
 from data.models import Manifest
 from tests.benchmarks.growth import Curve, Growth
 from tests.benchmarks.largetables import LargeTables
+from tests.benchmarks.memory import resident_mib
 from tests.benchmarks.site import Site
 from tests.servers import wait_until
 
@@ -38,10 +38,3 @@ def start_once(site: Site) -> tuple[float, float]:
         seconds = time.perf_counter() - started
         (key, *_) = site.redis.smembers(workers)
         return seconds, resident_mib(int(site.redis.hget(key, "pid") or 0))
-
-
-def resident_mib(pid: int) -> float:
-    for line in Path(f"/proc/{pid}/status").read_text().splitlines():
-        if line.startswith("VmRSS:"):
-            return int(line.split()[1]) / 1024
-    raise RuntimeError(f"process {pid} has no resident memory")

