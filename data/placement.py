@@ -11,7 +11,7 @@ bytes do.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -81,7 +81,7 @@ class BlobPlacer:
         """Fetches and places the blob; raises as `store` does, and then nothing was placed."""
         stored = self.store(blob, upstream)
         try:
-            record_placements([stored.placement])
+            self.record([stored])
         finally:
             self.release([stored])
         return stored.placement
@@ -111,6 +111,14 @@ class BlobPlacer:
             keep_seconds=blob.keep_seconds,
         )
         return StoredBlob(placement=placement, held=held)
+
+    def record(self, blobs: Sequence[StoredBlob]) -> None:
+        """Says in the database where the blobs are, once that would survive a power cut.
+
+        Raises what `record_placements` does, and `StorageUnavailable`; then nothing is said of any.
+        """
+        self.storage.preferred.sync([each.placement.digest for each in blobs])
+        record_placements([each.placement for each in blobs])
 
     def release(self, blobs: Iterable[StoredBlob]) -> None:
         """Lets go of the blobs, whose placements are recorded or can't be."""

@@ -53,6 +53,10 @@ class BlobDownloads:
                     self.client_of(hand.repository.upstream),
                 )
 
+    def record(self, hands: Iterable[ItemInHand]) -> None:
+        """Records the placements of the blobs that were stored."""
+        self.placer.record([each.stored for each in hands if each.stored is not None])
+
     def release(self, hands: Iterable[ItemInHand]) -> None:
         """Lets go of the blobs that were stored."""
         self.placer.release([each.stored for each in hands if each.stored is not None])

@@ -52,7 +52,8 @@ class DownloadPool:
         self._running: dict[ItemInHand, float] = {}  # since when
         self._begun = 0  # and not ended
         self._last_took = math.inf  # seconds
-        self._changed = threading.Condition()  # guards these four
+        self._awaited = 1  # room that somebody waits for
+        self._changed = threading.Condition()  # guards these five
         self._downloaded: SimpleQueue[ItemInHand | None] = SimpleQueue()
         self._threads = ThreadPoolExecutor(downloads, thread_name_prefix="download")
         self._settling = threading.Thread(target=self._settle_all, name="settle", daemon=True)
@@ -77,10 +78,19 @@ class DownloadPool:
     def wait_for_room(self, seconds: float) -> int:
         """How many items may be begun; 0 when for so long there was no room for one."""
         with self._changed:
-            if self._changed.wait_for(lambda: self._room() > 0, seconds):
+            if self._wait_for_room(1, seconds):
                 half = self.downloads if self._is_quick() else self.downloads // 2
-                self._changed.wait_for(lambda: self._room() >= half, GATHER_SECONDS)
+                self._wait_for_room(half, GATHER_SECONDS)
             return max(0, self._room())
+
+    def _wait_for_room(self, count: int, seconds: float) -> bool:
+        self._awaited = count
+        return self._changed.wait_for(lambda: self._room() >= count, seconds)
+
+    def _tell_of_room(self) -> None:
+        """Wakes the thread that waits if there is what it waits for: waking it costs others time."""
+        if self._room() >= self._awaited:
+            self._changed.notify()
 
     def begin(self, hands: Sequence[ItemInHand]) -> None:
         """Begins the downloads, or has them wait for the next that ends: no more than have room."""
@@ -123,7 +133,7 @@ class DownloadPool:
         del ended
         with self._changed:
             self._begun -= 1
-            self._changed.notify()
+            self._tell_of_room()
 
     def _download(self, hand: ItemInHand) -> None:
         began = time.monotonic()
@@ -140,7 +150,7 @@ class DownloadPool:
             with self._changed:
                 del self._running[hand]
                 self._last_took = time.monotonic() - began
-                self._changed.notify()
+                self._tell_of_room()
 
     def _settle_all(self) -> None:
         for hands in self._groups():

@@ -18,7 +18,7 @@ from dataclasses import dataclass
 
 import structlog
 
-from data.blob_records import BlobRecord, find_blobs_of_digests, record_placements
+from data.blob_records import BlobRecord, find_blobs_of_digests
 from data.completion import CompletedManifest, find_manifests_completed_by
 from data.database import connection
 from data.errors import DatabaseUnavailable, DataError
@@ -108,7 +108,7 @@ class BlobWorker:
             return together(recorded, self.find_complete)
 
     def record(self, hands: Sequence[ItemInHand]) -> list[CompletedManifest]:
-        record_placements([each.stored.placement for each in hands if each.stored is not None])
+        self.downloads.record(hands)
         return []
 
     def find_complete(self, hands: Sequence[ItemInHand]) -> list[CompletedManifest]:

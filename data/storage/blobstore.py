@@ -6,7 +6,7 @@ kinds of store stand behind the port: a directory (`local.py`), a bucket or cont
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import AbstractContextManager
 from typing import Protocol
 
@@ -25,8 +25,9 @@ class BlobWriter(Protocol):
     def commit(self) -> None:
         """Make the blob visible, whole, in place of what lay there. The last call on a writer.
 
-        When it returns, the bytes survive a crash of this process; when it raises
-        StorageUnavailable, what lay under the final path before still does.
+        When it returns, the bytes survive a crash of this process, and one of the machine after
+        the store's `sync`; when it raises StorageUnavailable, what lay under the final path before
+        still does.
         """
 
 
@@ -56,6 +57,13 @@ class BlobStore(Protocol):
         Leaving the block without `commit`, by an exception or not, removes what was written.
         Several writers of one digest don't disturb each other; the last commit stays. The store
         doesn't check the bytes against the digest: commit only what was checked.
+        """
+
+    def sync(self, digests: Iterable[str]) -> None:
+        """Have what was committed survive a crash of the machine.
+
+        To be called before anybody is told that the blobs are there; for several at once, which
+        takes little longer than for one.
         """
 
     def read(self, digest: str) -> Iterator[bytes]:

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from datetime import timedelta
 from typing import TYPE_CHECKING
@@ -83,6 +83,9 @@ class CloudStorage:
 
     def open_write(self, digest: str) -> AbstractContextManager[BlobWriter]:
         return self._writing(digest, self._path(digest))
+
+    def sync(self, digests: Iterable[str]) -> None:
+        """Nothing: what such a store has taken, it keeps."""
 
     def read(self, digest: str) -> Iterator[bytes]:
         return self._reading(digest, self._path(digest))

@@ -1,7 +1,7 @@
 """LocalStorage: blobs as files below one directory, which Quay's container shares.
 
 Bytes go to `<storage_path>/uploads/` first, on the same file system as the final path, and are
-renamed into place once they are on disk. A file that a killed writer left behind in there is
+renamed into place once they are on disk; the rename is there with `sync`, which many share. A file that a killed writer left behind in there is
 removed by a later writer.
 """
 
@@ -12,14 +12,16 @@ import math
 import os
 import stat
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import AbstractContextManager, contextmanager, suppress
 from pathlib import Path
-from typing import BinaryIO
+from typing import BinaryIO, TypeVar
 from uuid import uuid4
 
 from data.errors import BlobNotStored, StorageUnavailable
 from data.storage.blobstore import READ_BYTES, BlobWriter, blob_path
+
+T = TypeVar("T")
 
 # Quay runs as another user of the same group (group 0 in its image) and must read, replace and
 # delete what lies here, whatever our umask is.
@@ -68,6 +70,13 @@ class LocalStorage:
     def open_write(self, digest: str) -> AbstractContextManager[BlobWriter]:
         return self._writing(digest, self._root / blob_path(digest))
 
+    def sync(self, digests: Iterable[str]) -> None:
+        for path in sorted({(self._root / blob_path(digest)).parent for digest in digests}):
+            try:
+                sync_directory(path)
+            except OSError as error:
+                raise self.unavailable("write", f"the blobs of {path.name}", error) from error
+
     def read(self, digest: str) -> Iterator[bytes]:
         return self._reading(digest, self._root / blob_path(digest))
 
@@ -102,9 +111,8 @@ class LocalStorage:
         uploads = self._root / UPLOADS
         upload = uploads / f"{uuid4()}{UPLOAD_SUFFIX}"
         try:
-            make_directory(uploads)
             self._clean_now_and_then(uploads)
-            file = upload.open("xb", buffering=0)
+            file = with_directory(uploads, lambda: upload.open("xb", buffering=0))
         except OSError as error:
             raise self.unavailable("write", digest, error) from error
         writer = LocalBlobWriter(self, digest, file, upload, path)
@@ -142,12 +150,19 @@ class LocalBlobWriter:
             os.fchmod(self._file.fileno(), FILE_MODE)
             os.fsync(self._file.fileno())
             self._file.close()
-            make_directory(self._path.parent)
-            self._upload.replace(self._path)
+            with_directory(self._path.parent, lambda: self._upload.replace(self._path))
             self.committed = True
-            sync_directory(self._path.parent)
         except OSError as error:
             raise self._store.unavailable("write", self._digest, error) from error
+
+
+def with_directory(path: Path, work: Callable[[], T]) -> T:
+    """Does what needs the directory; it is made if it turns out to be missing, which is rare."""
+    try:
+        return work()
+    except FileNotFoundError:
+        make_directory(path)
+        return work()
 
 
 def make_directory(path: Path) -> None:

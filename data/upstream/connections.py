@@ -224,7 +224,8 @@ class _TimedReader(io.RawIOBase):
             wait = min(wait, self._end - time.monotonic())
         if wait <= 0:
             raise TimeoutError("the deadline of the exchange has passed")
-        self._sock.settimeout(wait)
+        if wait != self._sock.gettimeout():  # a system call, for each piece of a blob
+            self._sock.settimeout(wait)
         return self._raw.readinto(buffer)
 
     def readall(self) -> bytes:
