@@ -88,7 +88,7 @@ class DownloadPool:
         return self._changed.wait_for(lambda: self._room() >= count, seconds)
 
     def _tell_of_room(self) -> None:
-        """Wakes the thread that waits if there is what it waits for: waking it costs others time."""
+        """Wakes who waits, if there is what they wait for: waking costs all threads time."""
         if self._room() >= self._awaited:
             self._changed.notify()
 

@@ -1,8 +1,8 @@
 """LocalStorage: blobs as files below one directory, which Quay's container shares.
 
 Bytes go to `<storage_path>/uploads/` first, on the same file system as the final path, and are
-renamed into place once they are on disk; the rename is there with `sync`, which many share. A file that a killed writer left behind in there is
-removed by a later writer.
+renamed into place once they are on disk; the rename itself is there after `sync`, which many share.
+A file that a killed writer left behind in there is removed by a later writer.
 """
 
 from __future__ import annotations

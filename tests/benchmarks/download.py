@@ -21,9 +21,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager
 from dataclasses import dataclass, replace
 from datetime import datetime
-from pathlib import Path
 from statistics import median
-from tempfile import TemporaryDirectory
 from typing import Any
 
 from data.models import (
@@ -46,8 +44,8 @@ from tests.benchmarks.curl import Curl, Took
 from tests.benchmarks.fastregistry import MIB, FastRegistry, running_registry
 from tests.benchmarks.growth import Curve, Growth
 from tests.benchmarks.memory import forget_peak, peak_mib, resident_mib
+from tests.benchmarks.s3 import running_s3
 from tests.benchmarks.site import Site
-from tests.data.storage.servers import RCLONE_KEY, RCLONE_SECRET, rclone
 from workers.downloadpool import SETTLED_TOGETHER
 from workers.wiring import build_blob_placer, build_upstream_client
 
@@ -56,8 +54,7 @@ ROUNDS = 5
 REPOSITORY = "blobs"
 LAYERS = 10  # small blobs a manifest
 PATIENCE_SECONDS = 300.0
-S3, BUCKET = "s3", "quay"
-MEMORY = os.environ.get("S3DIR", "/dev/shm")
+S3 = "s3"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -99,8 +96,7 @@ def measure_storage(downloads: Downloads, sizes: Sizes) -> Figures:
     with downloads.worker() as pid:
         downloads.forget(small)
         ratios_small = [
-            downloads.work_off(digests) / downloads.curl.fetch_each(digests[: sizes.curled]).a_second
-            for digests in slices(small, sizes.placed)
+            downloads.small_ratio(digests, sizes.curled) for digests in slices(small, sizes.placed)
         ]
         memory = downloads.memory_growth(pid, large[sizes.memory_mib])
     return {
@@ -152,8 +148,18 @@ class Downloads:
             yield pid
 
     def large_ratio(self, digest: str) -> float:
-        """How much sooner our code has placed the blob than curl and its pipeline have it."""
-        return self.curl.fetch_each([digest]).seconds / self.place(digest).seconds
+        """How much sooner our code has placed the blob than curl and its pipeline have it.
+
+        Neither waits for the disk to take what was written before.
+        """
+        os.sync()
+        curl = self.curl.fetch_each([digest]).seconds
+        os.sync()
+        return curl / self.place(digest).seconds
+
+    def small_ratio(self, digests: Sequence[str], curled: int) -> float:
+        """How many times as many a second the worker that runs has placed as curl has fetched."""
+        return self.work_off(digests) / self.curl.fetch_each(digests[:curled]).a_second
 
     def place(self, digest: str) -> Took:
         blob = BlobToPlace(
@@ -259,29 +265,14 @@ def organization(site: Site, registry: FastRegistry, name: str) -> Iterator[Down
 
 @contextmanager
 def into_s3(downloads: Downloads) -> Iterator[Downloads]:
-    """The same, but that blobs are placed into a bucket of an S3 server.
-
-    The server keeps it in memory: the disk is what curl and the local storage write to.
-    """
-    ImageStorageLocation.get_or_create(name=S3)
-    with TemporaryDirectory(prefix="rescan-bench-s3-", dir=MEMORY) as folder:
-        (Path(folder) / BUCKET).mkdir()
-        with rclone(Path(folder)) as url:
-            storage = {
-                "DISTRIBUTED_STORAGE_CONFIG": {S3: ["S3Storage", s3_parameters(url)]},
-                "DISTRIBUTED_STORAGE_PREFERENCE": [S3],
-            }
-            settings = downloads.site.settings_with(**storage)
-            placer = build_blob_placer(settings, build_storage(settings))
-            yield replace(downloads, storage=storage, placer=placer)
-
-
-def s3_parameters(url: str) -> dict[str, str]:
-    return {
-        "storage_path": "/datastorage/registry",
-        "s3_bucket": BUCKET,
-        "s3_region": "us-east-1",
-        "endpoint_url": url,
-        "s3_access_key": RCLONE_KEY,
-        "s3_secret_key": RCLONE_SECRET,
-    }
+    """The same, but that blobs are placed into a bucket of an S3 server."""
+    if not ImageStorageLocation.select().where(ImageStorageLocation.name == S3).exists():
+        ImageStorageLocation.create(name=S3)
+    with running_s3(2 * WHOLE.memory_mib * MIB) as engine:
+        storage = {
+            "DISTRIBUTED_STORAGE_CONFIG": {S3: engine},
+            "DISTRIBUTED_STORAGE_PREFERENCE": [S3],
+        }
+        settings = downloads.site.settings_with(**storage)
+        placer = build_blob_placer(settings, build_storage(settings))
+        yield replace(downloads, storage=storage, placer=placer)

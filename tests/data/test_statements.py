@@ -87,15 +87,35 @@ def test_statement_of_many_keeps_what_belongs_to_one_thing_together() -> None:
     assert query.rows([(1, "b")], 3) == []
 
 
+@pytest.mark.usefixtures("database")
+def test_statement_that_inserts_does_nothing_twice() -> None:
+    insert = StatementOfMany(
+        lambda ids, names: MediaType.insert_many(
+            list(zip(ids, names, strict=True)), fields=[MediaType.id, MediaType.name]
+        ),
+        columns=2,
+        each_number=True,
+    )
+    insert.run([(1, "a"), (2, "b"), (3, "c")])
+    assert [(row.id, row.name) for row in MediaType.select().order_by(MediaType.id)] == [
+        (1, "a"),
+        (2, "b"),
+        (3, "c"),
+    ]
+
+
 @pytest.mark.usefixtures("sqlite_database")
-def test_statement_of_many_is_written_once_for_each_number_of_things() -> None:
+@pytest.mark.parametrize(("each_number", "expected"), [(False, [1, 4, 8]), (True, [1, 3, 4, 5, 8])])
+def test_statement_of_many_is_written_for_few_numbers_of_things(
+    each_number: bool, expected: list[int]
+) -> None:
     written = []
 
     def build(names: Sequence[object]) -> object:
         written.append(len(names))
         return MediaType.select(MediaType.name).where(MediaType.name.in_(names))
 
-    query = StatementOfMany(build)
-    for count in (1, 3, 1, 3, 3):
+    query = StatementOfMany(build, each_number=each_number)
+    for count in (1, 3, 1, 4, 3, 5, 8):
         assert query.rows([(f"name {n}",) for n in range(count)]) == []
-    assert written == [1, 3]
+    assert written == expected

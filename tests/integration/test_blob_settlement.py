@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
@@ -11,7 +12,7 @@ import pytest
 from redis import Redis
 from structlog.testing import capture_logs
 
-from data.models import Manifest, QueueItem, database_proxy
+from data.models import ImageStoragePlacement, Manifest, QueueItem, database_proxy
 from data.secscan.status import IndexStatus
 from data.storage.blobstore import blob_path
 from queues.workqueue import MAX_RETRIES
@@ -54,6 +55,29 @@ def download(quay: Pipeline, count: int) -> list[ItemInHand]:
 
 def settle(quay: Pipeline, hands: Sequence[ItemInHand]) -> None:
     quay.blob_worker.finish(hands, quay.blob_worker.place(hands))
+
+
+def test_placements_are_recorded_once_the_blobs_would_survive_a_power_cut(
+    small_quay: Pipeline, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Each file is on disk before it is shown, and its name there before its placement is."""
+    (_, _) = pull(small_quay, "one", "two")
+    before, fsync = ImageStoragePlacement.select().count(), os.fsync
+    synced: list[Path] = []
+
+    def note(descriptor: int) -> None:
+        assert ImageStoragePlacement.select().count() == before
+        synced.append(Path(os.readlink(f"/proc/self/fd/{descriptor}")))
+        fsync(descriptor)
+
+    monkeypatch.setattr(os, "fsync", note)
+    hands = download(small_quay, 2)
+    files = [each.name for each in synced if each.parent.name == "uploads"]
+    assert len(files) == 2, "and shown only then"
+    settle(small_quay, hands)
+    assert ImageStoragePlacement.select().count() == before + 2
+    paths = [small_quay.storage_path / blob_path(each.work.digest) for each in hands if each.work]
+    assert {path.parent for path in paths} <= set(synced)
 
 
 def test_many_items_cost_the_statements_of_one(

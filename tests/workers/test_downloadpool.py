@@ -261,9 +261,12 @@ def test_nothing_is_begun_while_too_many_wait_for_the_database(
             assert pool.wait_for_room(PATIENCE) == 1
             pool.begin([each])
         assert pool.wait_for_room(0.01) == 0
+        waiting = threading.Thread(target=pool.wait_for_room, args=[threading.TIMEOUT_MAX])
+        waiting.start()
         work.may_place.set()
+        waiting.join(PATIENCE)
+        assert not waiting.is_alive(), "it heard of the first that ended"
         assert ended(hands)
-        pool.forget_ended()
         assert pool.wait_for_room(PATIENCE) == 1
     assert pool.hands == []
 

@@ -110,8 +110,8 @@ def sts_with_tls(certificate: Certificate, moto_url: str) -> Iterator[str]:
 def rclone(folder: Path) -> Iterator[str]:
     """rclone's S3 server, where moto's is too slow; yields its URL.
 
-    A bucket is a directory in `folder`. It checks signatures and the sha256 of what is sent, and
-    here leaves out hashes of its own over files that it has written: other servers have none.
+    A bucket is a directory in `folder`. It checks signatures and what is sent against its sha256;
+    of the files it has written it makes no further hashes, which no other server makes.
     """
     command = [
         *(str(SCRIPTS / "rclone"), "serve", "s3", str(folder), "--config", os.devnull),
