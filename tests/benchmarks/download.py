@@ -83,27 +83,45 @@ def measure_sizes(site: Site, growth: Growth, sizes: Sizes) -> Figures:
         into_s3(local) as s3,
     ):
         local.add_manifests()
-        figures = measure_storage(local, sizes)
-        figures |= {f"{name}_s3": value for name, value in measure_storage(s3, sizes).items()}
+        storages = {"": local, "_s3": s3}
+        large = large_ratios(list(storages.values()), registry.large[sizes.large_mib])
+        figures: Figures = {}
+        for (suffix, downloads), ratio in zip(storages.items(), large, strict=True):
+            small, memory = measure_worker(downloads, sizes)
+            figures[f"ratio_large{suffix}"] = round(ratio, 2)
+            figures[f"ratio_small{suffix}"] = round(small, 2)
+            figures[f"rss_growth_mib{suffix}"] = round(memory, 1)
         measure_growth(local, growth, (tenth, sizes.large_mib), sizes.placed)
     site.redis.flushall()
     return figures
 
 
-def measure_storage(downloads: Downloads, sizes: Sizes) -> Figures:
-    large, small = downloads.registry.large, downloads.registry.small
-    ratios_large = [downloads.large_ratio(large[sizes.large_mib]) for _ in range(ROUNDS)]
+def large_ratios(storages: Sequence[Downloads], digest: str) -> list[float]:
+    """How much sooner the blob is in each storage than curl and its pipeline have it.
+
+    None of them waits for the disk to take what another wrote.
+    """
+    rounds = []
+    for _ in range(ROUNDS):
+        os.sync()
+        curl, ours = storages[0].curl.fetch_each([digest]), []
+        for each in storages:
+            os.sync()
+            ours.append(each.place(digest))
+        rounds.append([curl.seconds / each.seconds for each in ours])
+    return [median(ratios) for ratios in zip(*rounds, strict=True)]
+
+
+def measure_worker(downloads: Downloads, sizes: Sizes) -> tuple[float, float]:
+    """How many times as many small blobs a second it places as curl fetches, and its memory."""
+    ratios, registry = [], downloads.registry
     with downloads.worker() as pid:
-        downloads.forget(small)
-        ratios_small = [
-            downloads.small_ratio(digests, sizes.curled) for digests in slices(small, sizes.placed)
-        ]
-        memory = downloads.memory_growth(pid, large[sizes.memory_mib])
-    return {
-        "ratio_large": round(median(ratios_large), 2),
-        "ratio_small": round(median(ratios_small), 2),
-        "rss_growth_mib": round(memory, 1),
-    }
+        downloads.forget(registry.small)
+        for digests in slices(registry.small, sizes.placed):
+            ours = downloads.work_off(digests)
+            ratios.append(ours / downloads.curl.fetch_each(digests[: sizes.curled]).a_second)
+        memory = downloads.memory_growth(pid, registry.large[sizes.memory_mib])
+    return median(ratios), memory
 
 
 def measure_growth(
@@ -146,20 +164,6 @@ class Downloads:
         """A blob worker at its defaults; its pid."""
         with self.site.worker("proxycacheblobworker", **self.storage) as pid:
             yield pid
-
-    def large_ratio(self, digest: str) -> float:
-        """How much sooner our code has placed the blob than curl and its pipeline have it.
-
-        Neither waits for the disk to take what was written before.
-        """
-        os.sync()
-        curl = self.curl.fetch_each([digest]).seconds
-        os.sync()
-        return curl / self.place(digest).seconds
-
-    def small_ratio(self, digests: Sequence[str], curled: int) -> float:
-        """How many times as many a second the worker that runs has placed as curl has fetched."""
-        return self.work_off(digests) / self.curl.fetch_each(digests[:curled]).a_second
 
     def place(self, digest: str) -> Took:
         blob = BlobToPlace(
