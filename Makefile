@@ -10,7 +10,7 @@ ARGUMENTS ?=
 # Every worker is a process of its own, and so is much of the suite: each would compile all modules.
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: help demo test lint bench nightly clean
+.PHONY: help demo test versions lint bench nightly clean
 
 help: ## What there is to make
 	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  make %-8s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -20,6 +20,9 @@ demo: .venv/run ## The whole pipeline on this machine (ARGUMENTS="--json --image
 
 test: .venv/test ## The whole suite, on real servers (ARGUMENTS="-k name")
 	$(BIN)/python -m pytest -q -n 6 --dist loadgroup $(ARGUMENTS)
+
+versions: .venv/test ## The database's tests on PostgreSQL 12 to 17, and MYSQLD=<mysqld>
+	@$(BIN)/python -m tests.versions
 
 lint: .venv/test ## Lint, format and types
 	$(BIN)/ruff check .

@@ -213,7 +213,9 @@ def test_manifest_ends_completed_wherever_its_worker_died(
     back = crash.after_death("index call", "rescanned")[0]
     record_property("measured", f"death at {point} on {engine}: work again after {back:.1f} s")
     assert back < BACK_WITHIN_SECONDS
-    assert crash.site.redis.hlen(f"rescan:{crash.queue}:again") == 0
+    # A blob that is settled while the job runs asks for it once more, and is told of it at its end.
+    again = f"rescan:{crash.queue}:again"
+    wait_until(lambda: crash.site.redis.hlen(again) == 0, 30, "nobody is owed another run")
 
 
 def test_sweep_that_died_between_two_pages_is_done_again_and_enqueues_nothing_twice(

