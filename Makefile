@@ -7,6 +7,8 @@ PYTHON := $(firstword $(foreach version,3.13 3.12 3.11 3.14 3,\
 BIN := .venv/bin
 PIP = $(BIN)/python -m pip install -q --disable-pip-version-check
 ARGUMENTS ?=
+# Of a library that puts PostgreSQL's socket elsewhere where a session of systemd's has no folder.
+WITHOUT_WARNING := PYTHONWARNINGS="ignore:XDG_RUNTIME_DIR is not set"
 # Every worker is a process of its own, and so is much of the suite: each would compile all modules.
 unexport PYTHONDONTWRITEBYTECODE
 
@@ -22,7 +24,7 @@ test: .venv/test ## The whole suite, on real servers (ARGUMENTS="-k name")
 	$(BIN)/python -m pytest -q -n 6 --dist loadgroup $(ARGUMENTS)
 
 versions: .venv/test ## The database's tests on PostgreSQL 12 to 17, and MYSQLD=<mysqld>
-	@$(BIN)/python -m tests.versions
+	@$(WITHOUT_WARNING) $(BIN)/python -m tests.versions
 
 lint: .venv/test ## Lint, format and types
 	$(BIN)/ruff check .
@@ -30,7 +32,7 @@ lint: .venv/test ## Lint, format and types
 	$(BIN)/mypy
 
 bench: .venv/test ## The figures, as ratios in one run (ARGUMENTS="--quick --json")
-	@$(BIN)/python -m tests.benchmarks $(ARGUMENTS)
+	@$(WITHOUT_WARNING) $(BIN)/python -m tests.benchmarks $(ARGUMENTS)
 
 nightly: .venv/test ## The suite with large fuzz and kill counts: about an hour
 	FUZZ_EXAMPLES=100000 FAULT_KILLS=200 SCANNER_DOWN_SECONDS=600 \

@@ -49,9 +49,9 @@ def postgresql(version: str) -> Version:
 
 
 def mysql(mysqld: str) -> Version:
-    said = subprocess.run([mysqld, "--version"], capture_output=True, text=True, check=True)
+    said = subprocess.run([mysqld, "--version"], capture_output=True, text=True, check=True).stdout
     return Version(
-        name=said.stdout.partition("  ")[2].strip() or f"MySQL {mysqld}",
+        name=f"MySQL {said.partition('Ver ')[2].partition(' ')[0]}",
         tests="mariadb",
         environment={MYSQLD: mysqld},
     )
