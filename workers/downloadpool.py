@@ -22,7 +22,7 @@ from workers.iteminhand import ItemInHand
 
 # Items that were begun and have not ended, for each download: more would wait for the database.
 UNSETTLED = 8
-# So many are settled together at most: what comes after them shall not wait much longer.
+# So many are settled together at most, so that the next need not wait for long.
 SETTLED_TOGETHER = 16
 # How long room for one waits for more: claiming several costs what claiming one does.
 GATHER_SECONDS = 0.005

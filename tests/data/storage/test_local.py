@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import stat
 import subprocess
 import sys
@@ -12,6 +13,7 @@ from pathlib import Path
 
 import pytest
 
+from data.errors import StorageUnavailable
 from data.storage import local
 from data.storage.local import ABANDONED_SECONDS, LocalStorage
 
@@ -98,6 +100,15 @@ def test_a_committed_blob_can_no_longer_be_written_to(tmp_path: Path) -> None:
         with pytest.raises(ValueError, match="closed"):
             writer.write(b" and more")
     assert b"".join(store.read(DIGEST)) == b"layer"
+
+
+def test_blobs_whose_folder_is_gone_are_not_said_to_be_there(tmp_path: Path) -> None:
+    store = LocalStorage("here", str(tmp_path))
+    write(store, b"layer")
+    store.sync([DIGEST])
+    shutil.rmtree(tmp_path / "sha256")
+    with pytest.raises(StorageUnavailable, match="location here can't write the blobs of ab"):
+        store.sync([DIGEST])
 
 
 FULL_DISK = """
