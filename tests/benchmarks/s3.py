@@ -8,9 +8,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
-from tests.data.storage.servers import RCLONE_KEY, RCLONE_SECRET, rclone
+from tests.data.storage.targets import rclone_account, s3_target
 
-BUCKET = "quay"
 MEMORY = Path("/dev/shm")
 
 
@@ -22,18 +21,8 @@ def running_s3(room: int) -> Iterator[list[object]]:
     to this machine's disk, and an S3 server has its own.
     """
     in_memory = MEMORY.is_dir() and shutil.disk_usage(MEMORY).free > room
-    with TemporaryDirectory(prefix="rescan-s3-", dir=MEMORY if in_memory else None) as folder:
-        (Path(folder) / BUCKET).mkdir()
-        with rclone(Path(folder)) as url:
-            yield ["S3Storage", parameters(url)]
-
-
-def parameters(url: str) -> dict[str, str]:
-    return {
-        "storage_path": "/datastorage/registry",
-        "s3_bucket": BUCKET,
-        "s3_region": "us-east-1",
-        "endpoint_url": url,
-        "s3_access_key": RCLONE_KEY,
-        "s3_secret_key": RCLONE_SECRET,
-    }
+    with (
+        TemporaryDirectory(prefix="rescan-s3-", dir=MEMORY if in_memory else None) as folder,
+        rclone_account(Path(folder)) as account,
+    ):
+        yield list(s3_target(account).config)

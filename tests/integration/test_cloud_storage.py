@@ -1,7 +1,8 @@
 """The whole path on object storage: written to a bucket, and fetched by the scanner from its links.
 
-moto's server is the store, and the scanner stand-in fetches each layer as Clair does: from the
-link that it was told, with the headers that it was told.
+moto's server is the store, and rclone's, which looks at the signature of every link. The scanner
+stand-in fetches each layer as Clair does: from the link that it was told, with the headers that it
+was told.
 """
 
 from __future__ import annotations
@@ -21,7 +22,12 @@ from data.secscan.status import IndexStatus
 from data.storage import BlobStore, Storage
 from queues.wiring import build_layer_links
 from tests.data.storage.servers import moto
-from tests.data.storage.targets import MotoAccount, open_moto_account, s3_target
+from tests.data.storage.targets import (
+    S3Account,
+    open_moto_account,
+    rclone_account,
+    s3_target,
+)
 from tests.integration.pipeline import Pipeline, pipeline
 from workers.demo.images import Image
 from workers.demo.sampleimages import debian_image
@@ -29,15 +35,21 @@ from workers.demo.sampleimages import debian_image
 IMAGE = debian_image("library/app")
 
 
-@pytest.fixture(scope="module")
-def account() -> Iterator[MotoAccount]:
-    with moto() as url:
-        yield open_moto_account(url)
+@pytest.fixture(scope="module", params=["moto", "rclone"])
+def account(
+    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[S3Account]:
+    if request.param == "moto":
+        with moto() as url:
+            yield open_moto_account(url)
+    else:
+        with rclone_account(tmp_path_factory.mktemp("rclone")) as account:
+            yield account
 
 
 @pytest.fixture
 def quay(
-    sqlite_database: str, redis: Redis, tmp_path: Path, account: MotoAccount
+    sqlite_database: str, redis: Redis, tmp_path: Path, account: S3Account
 ) -> Iterator[Pipeline]:
     """Two locations in one bucket, of which `near` is preferred; no layer server of ours."""
     engine, parameters = s3_target(account).config
@@ -83,7 +95,7 @@ def link(quay: Pipeline, digest: str) -> str:
 
 
 def test_blobs_go_to_the_first_location_and_the_scanner_fetches_them_from_there(
-    quay: Pipeline, account: MotoAccount
+    quay: Pipeline, account: S3Account
 ) -> None:
     pulled = quay.pull("proxy", IMAGE)
     quay.security_worker_looks_too_early(pulled.manifest_id)
@@ -98,9 +110,7 @@ def test_blobs_go_to_the_first_location_and_the_scanner_fetches_them_from_there(
     assert request.packages > 0, "the layers were fetched and read"
 
 
-def test_layer_is_read_from_whichever_location_holds_it(
-    quay: Pipeline, account: MotoAccount
-) -> None:
+def test_layer_is_read_from_whichever_location_holds_it(quay: Pipeline, account: S3Account) -> None:
     pulled = quay.pull("proxy", IMAGE)
     elsewhere, *others = IMAGE.layer_digests
     put(storage_of(quay).stores["far"], IMAGE, elsewhere)

@@ -8,16 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.data.storage.servers import (
-    RCLONE_KEY,
-    RCLONE_SECRET,
-    azurite,
-    install_azurite,
-    moto,
-    rclone,
-)
+from tests.data.storage.servers import azurite, install_azurite, moto
 from tests.data.storage.targets import (
-    BUCKET,
     MotoAccount,
     S3Account,
     Target,
@@ -25,6 +17,7 @@ from tests.data.storage.targets import (
     create_azure_container,
     local_target,
     open_moto_account,
+    rclone_account,
     s3_target,
 )
 from tests.npm import NpmUnavailable
@@ -37,12 +30,9 @@ def moto_account() -> Iterator[MotoAccount]:
 
 
 @pytest.fixture(scope="session")
-def rclone_account(tmp_path_factory: pytest.TempPathFactory) -> Iterator[S3Account]:
-    """Of a server that looks at every signature, those of links included, as moto's does not."""
-    folder = tmp_path_factory.mktemp("rclone")
-    (folder / BUCKET).mkdir()
-    with rclone(folder) as url:
-        yield S3Account(url=url, access_key=RCLONE_KEY, secret_key=RCLONE_SECRET)
+def account_at_rclone(tmp_path_factory: pytest.TempPathFactory) -> Iterator[S3Account]:
+    with rclone_account(tmp_path_factory.mktemp("rclone")) as account:
+        yield account
 
 
 @pytest.fixture(scope="session")
@@ -93,7 +83,7 @@ def target(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Target]:
     elif request.param == "s3":
         chosen = s3_target(request.getfixturevalue("moto_account"))
     elif request.param == "rclone":
-        chosen = s3_target(request.getfixturevalue("rclone_account"), "rclone")
+        chosen = s3_target(request.getfixturevalue("account_at_rclone"), "rclone")
     else:
         chosen = azure_target(request.getfixturevalue("azurite_url"))
     yield chosen

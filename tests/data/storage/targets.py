@@ -7,7 +7,8 @@ import email.utils
 import hashlib
 import hmac
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -19,6 +20,7 @@ import requests
 from obstore.store import AzureStore
 
 from data.storage import BlobStore, Storage, open_storage
+from tests.data.storage.servers import RCLONE_KEY, RCLONE_SECRET, rclone
 
 BUCKET = "quay"
 REGION = "eu-west-1"
@@ -128,6 +130,17 @@ def open_moto_account(url: str, authority: str | None = None) -> MotoAccount:
     return replace(
         root, access_key=key["AccessKeyId"], secret_key=key["SecretAccessKey"], role=role
     )
+
+
+@contextmanager
+def rclone_account(folder: Path) -> Iterator[S3Account]:
+    """Of a server that looks at every signature, those of links included, as moto's does not.
+
+    Its bucket is a directory in `folder`.
+    """
+    (folder / BUCKET).mkdir()
+    with rclone(folder) as url:
+        yield S3Account(url=url, access_key=RCLONE_KEY, secret_key=RCLONE_SECRET)
 
 
 def policy(**statement: object) -> str:
