@@ -102,7 +102,21 @@ class PostgreSQL(TranslatedErrors, TakenAtItsWord, PooledPostgresqlDatabase):  #
     pass
 
 
-class MySQL(TranslatedErrors, TakenAtItsWord, PooledMySQLDatabase):  # type: ignore[misc]
+class ReadCommitted(MySQLDatabase):
+    """Sets the isolation level after the site's own `init_command`, which may set another.
+
+    A transaction must see what others committed meanwhile, and InnoDB's gap locks would make two
+    claims of neighbouring manifests wait for each other.
+    """
+
+    def _connect(self) -> Any:
+        connection = super()._connect()  # type: ignore[misc]
+        with connection.cursor() as cursor:
+            cursor.execute("SET SESSION TRANSACTION ISOLATION LEVEL READ COMMITTED")
+        return connection
+
+
+class MySQL(TranslatedErrors, TakenAtItsWord, PooledMySQLDatabase, ReadCommitted):  # type: ignore[misc]
     pass
 
 
@@ -158,19 +172,15 @@ def build_database(uri: str, connection_args: Mapping[str, Any]) -> Database:
         path = uri.partition(":///")[2] or ":memory:"
         pragmas = {"journal_mode": "wal", "synchronous": "normal", "foreign_keys": 1}
         return SQLite(path, pragmas=pragmas, timeout=30, **arguments)
-    server = server_arguments(uri)
+    arguments = server_arguments(uri) | arguments
     if engine in {"postgresql", "postgres"}:
-        options = f"-c statement_timeout={STATEMENT_TIMEOUT_SECONDS * 1000}"
-        arguments["options"] = f"{options} {arguments.get('options', '')}".strip()
-        return PostgreSQL(prefer_psycopg3=True, **pool, **{**server, **arguments})
+        timeout = f"-c statement_timeout={STATEMENT_TIMEOUT_SECONDS * 1000}"
+        isolation = r"-c default_transaction_isolation=read\ committed"
+        arguments["options"] = f"{timeout} {arguments.get('options', '')} {isolation}"
+        return PostgreSQL(prefer_psycopg3=True, **pool, **arguments)
     if engine == "mysql":
-        # READ COMMITTED: a completion check must see what other workers committed meanwhile, and
-        # InnoDB's gap locks would make two claims of neighbouring manifests wait for each other.
-        arguments.setdefault(
-            "init_command", "SET SESSION TRANSACTION ISOLATION LEVEL READ COMMITTED"
-        )
         arguments.setdefault("charset", "utf8mb4")
-        return MySQL(**pool, **{**server, **arguments})
+        return MySQL(**pool, **arguments)
     raise SettingsError(
         "DB_URI",
         f"{parts.scheme or 'an empty scheme'} is no database of Quay's; "

@@ -75,8 +75,20 @@ def test_next_statement_sees_what_another_connection_committed(database: str) ->
         assert names() == ["public"]
 
 
-def test_statement_of_a_transaction_sees_what_was_committed_meanwhile(database: str) -> None:
-    """READ COMMITTED on MySQL too, whose default is a snapshot of the transaction's beginning."""
+REPEATABLE_READ = {
+    "postgresql": {"options": r"-c default_transaction_isolation=repeatable\ read"},
+    "mysql": {"init_command": "SET SESSION TRANSACTION ISOLATION LEVEL REPEATABLE READ"},
+}
+
+
+@pytest.mark.parametrize("sites_own", [False, True], ids=["default", "repeatable-read"])
+def test_statement_of_a_transaction_sees_what_was_committed_meanwhile(
+    database: str, sites_own: bool
+) -> None:
+    """READ COMMITTED, where MySQL's default is a snapshot and where DB_CONNECTION_ARGS want one."""
+    if sites_own:
+        database_proxy.close()
+        open_database(database, REPEATABLE_READ.get(urlsplit(database).scheme.partition("+")[0]))
 
     def look_twice() -> list[str]:
         names()
@@ -85,6 +97,14 @@ def test_statement_of_a_transaction_sees_what_was_committed_meanwhile(database: 
 
     if not is_sqlite():  # which lets nobody else write meanwhile
         assert transaction(look_twice) == ["public"]
+
+
+def test_options_of_the_uri_are_kept_beside_ours(database: str) -> None:
+    if is_postgresql():
+        database_proxy.close()
+        open_database(f"{database}{'&' if '?' in database else '?'}options=-c%20geqo%3Doff")
+        assert scalar("SHOW geqo") == "off"
+        assert scalar("SHOW statement_timeout") == "1min"
 
 
 def test_look_goes_on_after_the_connection_was_lost(database: str) -> None:
