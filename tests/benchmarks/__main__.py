@@ -21,6 +21,7 @@ from rich.table import Table
 
 from tests.benchmarks import (
     completion,
+    completion_engines,
     download,
     enqueue,
     jobs,
@@ -95,6 +96,8 @@ def main() -> int:
     else:
         print_table(figures, console)
         print_growth(growth, console)
+    if not arguments.quick and arguments.only in (None, "completion"):
+        console.print(completion_engines.table_of(completion_engines.measure(rounds=ROUNDS)))
     if drawn := growth.draw(arguments.plots):
         console.print(f"{len(drawn)} plots in {arguments.plots}")
     return 0

@@ -8,9 +8,10 @@ from pathlib import Path
 import pytest
 
 from data.completion import find_manifests_completed_by
-from data.models import QueueItem
+from data.models import QueueItem, database_proxy
 from tests.benchmarks import (
     completion,
+    completion_engines,
     download,
     enqueue,
     jobs,
@@ -70,6 +71,18 @@ def test_completion_in_large_tables(tables: LargeTables, growth: Growth) -> None
     figures = completion.measure_large(tables, growth)
     assert (figures["p99_ms_large"] or 0) > 0
     assert sorted(growth.points[Curve.SHARING]) == [1, 10, 1000, 2000]
+
+
+def test_completion_on_other_engines(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name, small in (("MANIFESTS", 5), ("SHARING", 5), ("LOOKS", 5)):
+        monkeypatch.setattr(completion_engines, name, small)
+    bound = database_proxy.obj
+    try:
+        measured = completion_engines.measure(rounds=1)
+    finally:
+        database_proxy.initialize(bound)
+    assert [each.statements for each in measured] == [1] * len(measured)
+    assert completion_engines.table_of(measured).row_count >= 1
 
 
 def test_jobs(site: Site, growth: Growth, monkeypatch: pytest.MonkeyPatch) -> None:
