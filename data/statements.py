@@ -59,10 +59,10 @@ class StatementOfMany:
     those that stand for all: `build(ids, names, now)` with two columns is run with
     `run([(1, "a"), (2, "b")], now)`. Of no things it is never run.
 
-    Of a number between, the last thing is said again, which among the values of an IN changes
-    nothing: PostgreSQL makes a plan for each text anew ten times before it keeps one, and for the
-    completion check that takes four times as long as to run it. A statement that would do the last
-    thing twice is written for `each_number` of things.
+    Of a number between, the last thing is said again, which changes nothing in the values of an IN
+    or in an INSERT that ignores what is there: PostgreSQL makes a plan for each text anew ten times
+    before it keeps one, and for the completion check that takes four times as long as to run it. A
+    statement that would do the last thing twice is written for `each_number` of things.
     """
 
     def __init__(

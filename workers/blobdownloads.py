@@ -12,7 +12,7 @@ import structlog
 from data.blob_records import NewPlacement, find_blobs
 from data.completion import CompletedManifest
 from data.errors import DataError
-from data.placement import BlobPlacer, BlobToPlace
+from data.placement import BlobPlacer, BlobToPlace, StoredBlob
 from data.proxycache import DEFAULT_KEEP_SECONDS, ProxiedRepository, load_proxied_repository
 from data.settings import Settings
 from data.upstream import Upstream, UpstreamClient
@@ -55,11 +55,11 @@ class BlobDownloads:
 
     def record(self, hands: Iterable[ItemInHand]) -> None:
         """Records the placements of the blobs that were stored."""
-        self.placer.record([each.stored for each in hands if each.stored is not None])
+        self.placer.record(stored_blobs(hands))
 
     def release(self, hands: Iterable[ItemInHand]) -> None:
         """Lets go of the blobs that were stored."""
-        self.placer.release([each.stored for each in hands if each.stored is not None])
+        self.placer.release(stored_blobs(hands))
 
     def tell_recorded(self, hand: ItemInHand) -> None:
         """Logs and counts a blob whose placement is recorded, if there was any to record."""
@@ -129,3 +129,7 @@ class BlobDownloads:
             if upstream not in self.clients:
                 self.clients[upstream] = self.open_upstream(upstream)
             return self.clients[upstream]
+
+
+def stored_blobs(hands: Iterable[ItemInHand]) -> list[StoredBlob]:
+    return [each.stored for each in hands if each.stored is not None]

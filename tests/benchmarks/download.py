@@ -97,31 +97,43 @@ def measure_sizes(site: Site, growth: Growth, sizes: Sizes) -> Figures:
 
 
 def large_ratios(storages: Sequence[Downloads], digest: str) -> list[float]:
-    """How much sooner the blob is in each storage than curl and its pipeline have it.
+    """How much sooner the blob is in each storage than curl and its pipeline have it."""
+    rounds = [
+        [curl.seconds / each.seconds for each in ours]
+        for curl, ours in large_rounds(storages, digest)
+    ]
+    return [median(ratios) for ratios in zip(*rounds, strict=True)]
 
-    None of them waits for the disk to take what another wrote.
-    """
-    rounds = []
+
+def large_rounds(
+    storages: Sequence[Downloads], digest: str
+) -> Iterator[tuple[Took, Sequence[Took]]]:
+    """What curl took, and then each storage; none waits for the disk to take another's bytes."""
     for _ in range(ROUNDS):
         os.sync()
         curl, ours = storages[0].curl.fetch_each([digest]), []
         for each in storages:
             os.sync()
             ours.append(each.place(digest))
-        rounds.append([curl.seconds / each.seconds for each in ours])
-    return [median(ratios) for ratios in zip(*rounds, strict=True)]
+        yield curl, ours
 
 
 def measure_worker(downloads: Downloads, sizes: Sizes) -> tuple[float, float]:
     """How many times as many small blobs a second it places as curl fetches, and its memory."""
-    ratios, registry = [], downloads.registry
     with downloads.worker() as pid:
-        downloads.forget(registry.small)
-        for digests in slices(registry.small, sizes.placed):
-            ours = downloads.work_off(digests)
-            ratios.append(ours / downloads.curl.fetch_each(digests[: sizes.curled]).a_second)
-        memory = downloads.memory_growth(pid, registry.large[sizes.memory_mib])
+        rounds = small_rounds(downloads, sizes.placed, sizes.curled)
+        ratios = [ours / curl.a_second for _, ours, curl in rounds]
+        memory = downloads.memory_growth(pid, downloads.registry.large[sizes.memory_mib])
     return median(ratios), memory
+
+
+def small_rounds(
+    downloads: Downloads, placed: int, curled: int
+) -> Iterator[tuple[Sequence[str], float, Took]]:
+    """The blobs of a round, how many a second the worker placed, and what curl took for some."""
+    downloads.forget(downloads.registry.small)
+    for digests in slices(downloads.registry.small, placed):
+        yield digests, downloads.work_off(digests), downloads.curl.fetch_each(digests[:curled])
 
 
 def measure_growth(

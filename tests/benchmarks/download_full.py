@@ -7,13 +7,21 @@ from a registry that answers after 50 ms, and one curl that keeps its connection
 from __future__ import annotations
 
 import logging
-import os
 import sys
+from collections.abc import Mapping
 from statistics import median
 
 import structlog
 
-from tests.benchmarks.download import ROUNDS, Downloads, into_s3, organization, slices
+from tests.benchmarks.download import (
+    ROUNDS,
+    Downloads,
+    into_s3,
+    large_rounds,
+    organization,
+    slices,
+    small_rounds,
+)
 from tests.benchmarks.fastregistry import running_registry
 from tests.benchmarks.site import Site, running_site
 
@@ -33,8 +41,9 @@ def main() -> None:
         into_s3(local) as s3,
     ):
         local.add_manifests()
-        for name, downloads in (("local", local), ("S3", s3)):
-            measure_large(name, downloads)
+        storages = {"local": local, "S3": s3}
+        measure_large(storages, registry.large[LARGE_MIB])
+        for name, downloads in storages.items():
             with downloads.worker() as pid:
                 measure_small(name, downloads)
                 growth = downloads.memory_growth(pid, registry.large[LARGE_MIB])
@@ -43,30 +52,25 @@ def main() -> None:
             measure_far(site, local)
 
 
-def measure_large(name: str, downloads: Downloads) -> None:
-    digest, ratios = downloads.registry.large[LARGE_MIB], []
-    for _ in range(ROUNDS):
-        os.sync()
-        curl = downloads.curl.fetch_each([digest]).seconds
-        os.sync()
-        ours = downloads.place(digest).seconds
-        say(f"large, {name}: curl | tee | sha256sum", LARGE_MIB / curl, "MiB a second")
-        say(f"large, {name}: ours", LARGE_MIB / ours, "MiB a second")
-        ratios.append(curl / ours)
-    say(f"large, {name}: median of the ratios", median(ratios))
+def measure_large(storages: Mapping[str, Downloads], digest: str) -> None:
+    ratios: dict[str, list[float]] = {name: [] for name in storages}
+    for curl, ours in large_rounds(list(storages.values()), digest):
+        say("large: curl | tee | sha256sum", LARGE_MIB / curl.seconds, "MiB a second")
+        for name, took in zip(storages, ours, strict=True):
+            say(f"large, {name}: ours", LARGE_MIB / took.seconds, "MiB a second")
+            ratios[name].append(curl.seconds / took.seconds)
+    for name in storages:
+        say(f"large, {name}: median of the ratios", median(ratios[name]))
 
 
 def measure_small(name: str, downloads: Downloads) -> None:
     ratios, kept_ratios = [], []
-    downloads.forget(downloads.registry.small)
-    for digests in slices(downloads.registry.small, SMALL // ROUNDS):
-        ours = downloads.work_off(digests)
-        curl = downloads.curl.fetch_each(digests[:CURLED]).a_second
+    for digests, ours, curl in small_rounds(downloads, SMALL // ROUNDS, CURLED):
         kept = downloads.curl.fetch_all(digests).a_second
         say(f"small, {name}: ours", ours, "a second")
-        say(f"small, {name}: curl | tee | sha256sum for each", curl, "a second")
+        say(f"small, {name}: curl | tee | sha256sum for each", curl.a_second, "a second")
         say(f"small, {name}: one curl, then one sha256sum", kept, "a second")
-        ratios.append(ours / curl)
+        ratios.append(ours / curl.a_second)
         kept_ratios.append(ours / kept)
     say(f"small, {name}: median of the ratios", median(ratios))
     say(f"small, {name}: median of the ratios to one curl", median(kept_ratios))
